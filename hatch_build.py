@@ -1,0 +1,55 @@
+"""Build hook: generates the Python code of the contract (proto/ → proto/gen).
+
+`make proto` runs the same code, so that a checkout and a wheel cannot differ.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+def generate(root: pathlib.Path, out: pathlib.Path) -> None:
+    """Generate messages, stubs and their types from every .proto below `root`/proto into `out`.
+
+    Raises CalledProcessError if a .proto is wrong.
+    """
+    import grpc_tools
+
+    source = root / "proto"
+    protos = sorted(str(path.relative_to(source)) for path in source.glob("ccr_rpc/**/*.proto"))
+    if not protos:  # an sdist that already holds the generated code
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    google = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    plugins = [
+        f"--plugin={name}={found}"
+        for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+        if (found := pathlib.Path(sys.executable).parent / name).exists()
+    ]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(source), "-I", str(google), *plugins, *outputs]
+    subprocess.run([*command, *protos], check=True, cwd=root)
+    for folder in (path for path in out.rglob("*") if path.is_dir()):
+        (folder / "__init__.py").touch()
+    (out / "ccr_rpc" / "py.typed").touch()
+
+
+class Hook(BuildHookInterface):  # type: ignore[type-arg]
+    """Runs `generate` before anything is packed or installed."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called by hatchling before each build."""
+        root = pathlib.Path(self.root)
+        generate(root, root / "proto" / "gen")
+
+
+if __name__ == "__main__":
+    here = pathlib.Path(__file__).resolve().parent
+    generate(here, pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else here / "proto" / "gen")
