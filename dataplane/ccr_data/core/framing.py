@@ -1,0 +1,116 @@
+"""How an answer's body travels to the client, and the bytes around it. Pure.
+
+A chunked body passes verbatim, its chunk sizes included; the relay only reads them to find the end. Where the relay has to end
+a broken stream by itself, it first completes what the upstream had promised, so that the client gets well-formed HTTP and SSE.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from ccr_data.core.http1 import AnswerHead, ChunkWalker
+
+MAX_FILLER_BYTES = 1 << 20
+LAST_CHUNK = b"0\r\n\r\n"
+# Gives a half-received event a name that every client ignores, and ends it (SSE: the last `event` field counts).
+_DISCARD = b"\nevent: incomplete\n\n"
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+')
+
+
+class Body(enum.Enum):
+    """How the upstream delimits an answer's body."""
+
+    NONE = 0
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3
+
+
+class Passing(enum.Enum):
+    """What the client gets of it."""
+
+    VERBATIM = 0  # the bytes as they came
+    RECHUNKED = 1  # payload in chunks of the relay's
+    PAYLOAD = 2  # payload only; the end is the connection's end
+
+
+def body_of(head: AnswerHead, method: bytes) -> Body:
+    """How the body after this head is delimited (RFC 9112, section 6.3)."""
+    if method == b"HEAD" or head.status in (204, 304):
+        return Body.NONE
+    if head.is_chunked:
+        return Body.CHUNKED
+    if head.content_length is not None:
+        return Body.LENGTH if head.content_length else Body.NONE
+    return Body.UNTIL_CLOSE
+
+
+def passing_of(body: Body, *, is_http10: bool, has_begun: bool) -> Passing:
+    """How to pass a body on; `has_begun` if the client already gets a chunked answer of the relay's own."""
+    if body is Body.CHUNKED and is_http10:
+        return Passing.PAYLOAD
+    if has_begun:
+        return Passing.VERBATIM if body is Body.CHUNKED else Passing.RECHUNKED
+    if body is Body.UNTIL_CLOSE:
+        return Passing.PAYLOAD if is_http10 else Passing.RECHUNKED
+    return Passing.VERBATIM
+
+
+def client_head(head: AnswerHead, body: Body, passing: Passing, own_lines: bytes, *, closes: bool) -> bytes:
+    """The head of the answer: the upstream's end-to-end headers as they came, the relay's lines, and the framing."""
+    status_line = head.status_line if head.status_line.startswith(b"HTTP/1.1") else b"HTTP/1.1" + head.status_line[8:]
+    if passing is Passing.RECHUNKED or (passing is Passing.VERBATIM and body is Body.CHUNKED):
+        framing = b"transfer-encoding: chunked\r\n"
+    elif head.content_length is not None and passing is Passing.VERBATIM:
+        framing = b"content-length: %d\r\n" % head.content_length
+    else:
+        framing = b""
+    return b"%b\r\n%b%b%b%b%b\r\n" % (
+        status_line,
+        b"\r\n".join(head.lines),
+        b"\r\n" if head.lines else b"",
+        own_lines,
+        framing,
+        b"connection: close\r\n" if closes else b"",
+    )
+
+
+def chunk(payload: bytes) -> bytes:
+    """One chunk of the chunked coding."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def is_event_end(data: bytes, end: int) -> bool:
+    """Whether an event ends exactly at `end`; events may then be added."""
+    return data.endswith(_EVENT_ENDS, max(0, end - 4), end)
+
+
+def broken_end(event: bytes, passing: Passing, walker: ChunkWalker | None, *, is_at_event_end: bool) -> bytes | None:
+    """What to send after a stream that broke off, so that `event` is its proper last event; None: nothing can be sent."""
+    text = event if is_at_event_end else _DISCARD + event
+    if passing is Passing.PAYLOAD:
+        return text
+    if passing is Passing.RECHUNKED:
+        return chunk(text) + LAST_CHUNK
+    if walker is None:
+        return None  # a content-length promised other bytes
+    if walker.is_between_chunks:
+        return chunk(text) + LAST_CHUNK
+    if not walker.is_in_payload:
+        return None
+    missing = walker.missing_bytes
+    if missing > MAX_FILLER_BYTES:
+        return None
+    if missing >= len(text):
+        return text + b"\n" * (missing - len(text)) + b"\r\n" + LAST_CHUNK
+    return text[:missing] + b"\r\n" + chunk(text[missing:]) + LAST_CHUNK
+
+
+def with_own_results_url(body: bytes, base_url: bytes) -> bytes:
+    """A batch (or list of batches) whose `results_url` leads back to the relay.
+
+    The official SDKs follow that URL as it stands: unchanged, the client's relay key would go straight to the provider.
+    """
+    return _RESULTS_URL.sub(lambda match: match[1] + base_url, body)

@@ -1,0 +1,337 @@
+"""HTTP/1.1 as bytes: heads of requests and answers, and the chunked coding. Pure, strict, without copies of bodies.
+
+Strictness (RFC 9112): a bare CR or LF, a space before a colon, a folded line, a repeated or non-digit Content-Length,
+and a Content-Length beside a Transfer-Encoding are refused, so that the relay and its upstream can never disagree on where a
+message ends. tests/property/test_http1.py holds this parser against llhttp.
+
+Speed: a client sends nearly the same header lines with every request, so a line is classified once and looked up after
+that, as a whole. Lines with secrets, and lines that never come twice, are not remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ccr_data.core.errors import BadRequest, UpstreamBroken
+
+MAX_REMEMBERED_LINES = 4096
+MAX_REMEMBERED_LINE_BYTES = 1024
+MAX_HEADER_LINES = 256
+
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x22\x24-\x7e]*) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_HEX = b"0123456789abcdefABCDEF"
+
+# What becomes of a header line. A line with a meaning of its own is represented by the pair (name, value).
+Entry = bool | tuple[bytes, bytes]
+KEEP, DROP = True, False
+
+_HOP_BY_HOP = frozenset(
+    (b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade")
+)
+# Headers of a request that the relay reads or replaces; they are not passed on as they came.
+_REQUEST_SPECIAL = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"expect",
+        b"x-api-key",
+        b"authorization",
+        b"origin",
+    )
+)
+# `cookie` belongs to the relay's host, not the provider's; encodings are the relay's own choice (shell/upstream.py).
+_REQUEST_DROPPED = _HOP_BY_HOP | {b"accept-encoding", b"cookie"}
+# Headers that are passed on, and read besides.
+_REQUEST_READ = frozenset((b"x-claude-code-session-id", b"x-claude-code-agent-id", b"anthropic-beta"))
+_SECRET = frozenset((b"x-api-key", b"authorization"))
+
+_ANSWER_SPECIAL = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+# `alt-svc` and `strict-transport-security` speak of the provider's host and would be taken to speak of the relay's.
+_ANSWER_DROPPED = _HOP_BY_HOP | {b"alt-svc", b"strict-transport-security"}
+_ANSWER_READ = frozenset(
+    (b"content-type", b"content-encoding", b"retry-after", b"request-id", b"anthropic-organization-id", b"x-should-retry")
+)
+_RATE_LIMIT = b"anthropic-ratelimit-"
+_NEVER_TWICE = frozenset((b"date", b"request-id", b"cf-ray", b"x-request-id", b"x-stainless-retry-count"))
+
+
+@dataclass(slots=True, eq=False)
+class RequestHead:
+    """The head of a client's request."""
+
+    method: bytes
+    target: bytes  # path and query as they came
+    path: bytes
+    lines: list[bytes]  # header lines to pass on, as they came, without line ends
+    special: dict[bytes, bytes]  # lower-case name → value of the headers that the relay reads
+    content_length: int  # 0 if none is given or the body is chunked
+    is_chunked: bool
+    is_keep_alive: bool
+    is_http10: bool
+
+
+@dataclass(slots=True, eq=False)
+class AnswerHead:
+    """The head of an upstream's answer."""
+
+    status: int
+    status_line: bytes
+    lines: list[bytes]  # header lines to pass on, as they came, without line ends
+    special: dict[bytes, bytes]
+    content_length: int | None
+    is_chunked: bool
+    is_keep_alive: bool
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is an SSE stream that the relay can read."""
+        return (
+            self.special.get(b"content-type", b"").lstrip().lower().startswith(b"text/event-stream")
+            and self.special.get(b"content-encoding", b"identity").strip().lower() == b"identity"
+        )
+
+
+class LineMemory:
+    """Header lines already classified. One for requests and one for answers, each bounded."""
+
+    __slots__ = ("_known", "_of_request")
+
+    def __init__(self, *, of_request: bool) -> None:
+        self._known: dict[bytes, Entry] = {}
+        self._of_request = of_request
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def sort(self, lines: list[bytes], first: int) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """Header lines to pass on, and the values of those with a meaning, from `lines[first:]`.
+
+        Raises BadRequest for a malformed line, or a second Host, Content-Length or Transfer-Encoding.
+        """
+        if len(lines) - first > MAX_HEADER_LINES:
+            raise BadRequest(f"more than {MAX_HEADER_LINES} header lines")
+        known = self._known
+        kept: list[bytes] = []
+        special: dict[bytes, bytes] = {}
+        for line in lines[first:] if first else lines:
+            entry = known.get(line)
+            if entry is None:
+                entry = self._classify(line)
+            if entry is True:
+                kept.append(line)
+            elif entry is not False:
+                name, value = entry
+                if name in special:
+                    value = _joined(name, special[name], value)
+                special[name] = value
+                if name in _REQUEST_READ or name in _ANSWER_READ or name.startswith(_RATE_LIMIT):
+                    kept.append(line)
+        if b"connection" in special:
+            kept = _without_named(kept, special[b"connection"])
+        return kept, special
+
+    def _classify(self, line: bytes) -> Entry:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise BadRequest("a header line is malformed")
+        name = match[1].lower()
+        entry = self._entry_of(name, match[2].rstrip(b" \t"))
+        rare = name in _SECRET or name in _NEVER_TWICE or name.startswith(_RATE_LIMIT) or name == b"content-length"
+        if not rare and len(line) <= MAX_REMEMBERED_LINE_BYTES:
+            if len(self._known) >= MAX_REMEMBERED_LINES:
+                self._known.clear()
+            self._known[line] = entry
+        return entry
+
+    def _entry_of(self, name: bytes, value: bytes) -> Entry:
+        if self._of_request:
+            if name in _REQUEST_DROPPED:
+                return DROP
+            return (name, value) if name in _REQUEST_SPECIAL or name in _REQUEST_READ else KEEP
+        if name in _ANSWER_DROPPED:
+            return DROP
+        is_read = name in _ANSWER_SPECIAL or name in _ANSWER_READ or name.startswith(_RATE_LIMIT)
+        return (name, value) if is_read else KEEP
+
+
+def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """The value of a header that came twice."""
+    if name in (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key"):
+        raise BadRequest(f"the header {name.decode()} is given twice")
+    return before + b", " + value
+
+
+def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """Lines without those that the Connection header names as meant for this hop only."""
+    named = {token.strip().lower() for token in connection.split(b",")} - {b"close", b"keep-alive", b""}
+    if not named:
+        return lines
+    return [line for line in lines if line.split(b":", 1)[0].lower() not in named]
+
+
+def _length(special: dict[bytes, bytes]) -> int | None:
+    text = special.get(b"content-length")
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise BadRequest("content-length is not a number")
+    return int(text)
+
+
+def _is_chunked(special: dict[bytes, bytes]) -> bool:
+    coding = special.get(b"transfer-encoding")
+    if coding is None:
+        return False
+    if coding.lower() != b"chunked":
+        raise BadRequest("transfer-encoding is not chunked")
+    if b"content-length" in special:
+        raise BadRequest("both content-length and transfer-encoding are given")
+    return True
+
+
+def _stays_open(special: dict[bytes, bytes], *, is_http10: bool) -> bool:
+    tokens = [token.strip().lower() for token in special.get(b"connection", b"").split(b",")]
+    return b"keep-alive" in tokens if is_http10 else b"close" not in tokens
+
+
+def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:
+    """The head in `block`, which ends before the empty line. Raises BadRequest."""
+    lines = block.split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadRequest("the request line is malformed")
+    method, target, minor = match.groups()
+    kept, special = memory.sort(lines, 1)
+    is_http10 = minor == b"0"
+    if not is_http10 and b"host" not in special:
+        raise BadRequest("the header host is missing")
+    chunked = _is_chunked(special)
+    if chunked and is_http10:
+        raise BadRequest("transfer-encoding needs HTTP/1.1")
+    return RequestHead(
+        method,
+        target,
+        target.partition(b"?")[0],
+        kept,
+        special,
+        _length(special) or 0,
+        chunked,
+        _stays_open(special, is_http10=is_http10) if b"connection" in special else not is_http10,
+        is_http10,
+    )
+
+
+def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
+    """The head in `block`, which ends before the empty line. Raises UpstreamBroken."""
+    lines = block.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise UpstreamBroken("the status line is malformed")
+    try:
+        kept, special = memory.sort(lines, 1)
+        chunked = _is_chunked(special)
+        length = _length(special)
+    except BadRequest as error:
+        raise UpstreamBroken(str(error)) from None
+    is_http10 = match[1] == b"0"
+    return AnswerHead(
+        int(match[2]),
+        lines[0],
+        kept,
+        special,
+        length,
+        chunked,
+        _stays_open(special, is_http10=is_http10) if b"connection" in special else not is_http10,
+    )
+
+
+class ChunkWalker:
+    """Finds the payload in a chunked body as it passes, without changing or copying it.
+
+    After `feed`, `ranges` holds the (start, end) of each piece of payload in the data just fed. `is_done` is set when the body
+    has ended; `rest_at` is then the index of the first byte after it.
+    """
+
+    __slots__ = ("_line", "_skip", "_state", "is_done", "ranges", "rest_at")
+
+    _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+    _MAX_LINE = 4096
+
+    def __init__(self) -> None:
+        self._state = self._SIZE
+        self._skip = 0  # bytes of payload still to come in this chunk
+        self._line = b""  # beginning of a line that is not complete
+        self.ranges: list[tuple[int, int]] = []
+        self.is_done = False
+        self.rest_at = 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """Payload bytes that the current chunk still promises."""
+        return self._skip
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """Whether a new chunk could begin here."""
+        return self._state == self._SIZE and not self._line
+
+    @property
+    def is_in_payload(self) -> bool:
+        """Whether the next byte is payload, or the first of the CRLF after it."""
+        return self._state == self._DATA or (self._state == self._DATA_END and not self._line)
+
+    def feed(self, data: bytes, start: int = 0) -> None:
+        """Walk over `data[start:]`. Raises UpstreamBroken if this is not chunked coding."""
+        self.ranges = ranges = []
+        pos, end = start, len(data)
+        while pos < end:
+            state = self._state
+            if state == self._DATA:
+                stop = pos + self._skip
+                if stop > end:
+                    ranges.append((pos, end))
+                    self._skip -= end - pos
+                    return
+                ranges.append((pos, stop))
+                self._skip = 0
+                pos = stop
+                if data.startswith(b"\r\n", pos):
+                    pos += 2
+                    self._state = self._SIZE
+                else:
+                    self._state = self._DATA_END
+                continue
+            at = data.find(b"\n", pos, pos + self._MAX_LINE)
+            if at < 0:
+                self._line += data[pos:end]
+                if len(self._line) > self._MAX_LINE:
+                    raise UpstreamBroken("a chunk's size line is too long")
+                return
+            line = data[pos:at] if not self._line else self._line + data[pos:at]
+            self._line = b""
+            pos = at + 1
+            if line[-1:] != b"\r":
+                raise UpstreamBroken("a line in the chunked coding does not end in CRLF")
+            if state == self._SIZE:
+                self._skip = _chunk_size(line[:-1])
+                self._state = self._DATA if self._skip else self._TRAILER
+            elif state == self._DATA_END:
+                if line != b"\r":
+                    raise UpstreamBroken("a chunk is longer than its size says")
+                self._state = self._SIZE
+            elif line == b"\r":
+                self.is_done = True
+                self.rest_at = pos
+                return
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].rstrip(b" \t")
+    if not digits or len(digits) > 15 or digits.strip(_HEX):
+        raise UpstreamBroken("a chunk's size is not a number")
+    return int(digits, 16)

@@ -1,0 +1,115 @@
+"""What is remembered of a finished request: everything but its text. Times are seconds unless a name says otherwise."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Endpoint(enum.Enum):
+    """Which API a request used."""
+
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    BATCHES = "batches"
+    FILES = "files"
+
+
+class Outcome(enum.Enum):
+    """How a request ended."""
+
+    SERVED = "served"  # the provider's whole answer reached the client; 4xx answers are answers, too
+    FAILED = "failed"  # no target could serve it
+    BROKEN = "broken"  # the answer broke off after the client had its beginning
+    CLIENT_LEFT = "client_left"
+    REFUSED = "refused"  # by the relay, before any attempt
+
+
+class Reason(enum.Enum):
+    """Why an attempt was not the answer."""
+
+    CONNECT = "connect"  # no connection, or no TLS
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    BROKEN = "broken"  # hung up, or not HTTP
+    RATE_LIMITED = "rate_limited"  # 429
+    OVERLOADED = "overloaded"  # 529, 503
+    SERVER_ERROR = "server_error"  # other 5xx
+    KEY_REFUSED = "key_refused"  # 401 or 403 for a key of the relay's
+    STREAM_ERROR = "stream_error"  # an error event before any content
+    CLIENT_LEFT = "client_left"
+
+    @property
+    def is_of_provider(self) -> bool:
+        """Whether another key of the same provider would most likely fail in the same way."""
+        return self not in (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT)
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Tokens by kind, as the provider reported them; the last report of a stream counts."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    thinking: int = 0
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One upstream request."""
+
+    provider: str
+    key_label: str
+    scope: str
+    model: str
+    began_s: float  # of the loop's clock
+    status: int = 0
+    reason: Reason | None = None
+    first_byte_s: float = 0.0  # from its beginning; 0: none came
+    total_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """One finished request."""
+
+    request_id: str
+    endpoint: Endpoint
+    started_at_s: float  # Unix time
+    client: str = ""
+    session: str = ""
+    agent: str = ""
+    model_asked: str = ""
+    route: str = ""
+    streamed: bool = False
+    status: int = 0
+    outcome: Outcome = Outcome.REFUSED
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    first_byte_s: float = 0.0
+    total_s: float = 0.0
+    overhead_s: float = 0.0
+    tokens: Tokens = field(default_factory=Tokens)
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    snapshot_version: int = 0
+    upstream_request_id: str = ""
+    warning: str = ""
+
+    @property
+    def has_failed_attempt(self) -> bool:
+        """Whether the control plane should hear of it at once."""
+        return any(attempt.reason is not None and attempt.reason is not Reason.CLIENT_LEFT for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitSighting:
+    """The rate-limit headers of an answer, lower-case name → value."""
+
+    provider: str
+    key_label: str
+    seen_at_s: float  # Unix time
+    status: int
+    headers: dict[str, str]

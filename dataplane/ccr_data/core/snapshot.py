@@ -1,0 +1,283 @@
+"""What a data plane knows: one immutable, self-consistent snapshot.
+
+Values only. `shell/wire.py` makes them from the contract's messages and refuses what `check()` would not pass.
+Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ccr_data.core.patterns import best_fit, fits_any
+
+MAX_ROUTED_MODELS = 4096  # names come from clients, so the memo of routed names is bounded
+
+
+class ProviderType(enum.Enum):
+    """The kinds of upstream."""
+
+    ANTHROPIC = "anthropic"
+    ZAI = "zai"
+    OLLAMA = "ollama"
+    COMPATIBLE = "anthropic-compatible"
+
+
+class AuthStyle(enum.Enum):
+    """How a provider wants its key."""
+
+    X_API_KEY = "x-api-key"
+    BEARER = "bearer"
+    BOTH = "both"
+    NONE = "none"
+
+
+class AuthMode(enum.Enum):
+    """Whether clients need a relay key."""
+
+    KEYS = "keys"
+    NONE = "none"
+
+
+class SystemTurns(enum.Enum):
+    """What to do with `role: "system"` entries of `messages`."""
+
+    PASS = "pass"
+    FOLD = "fold"
+    REJECT = "reject"
+
+
+class Strategy(enum.Enum):
+    """How a route orders its candidates."""
+
+    SIMPLE_SHUFFLE = "simple-shuffle"
+    ROUND_ROBIN = "round-robin"
+    WEIGHTED_ROUND_ROBIN = "weighted-round-robin"
+    FAILOVER = "failover"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection goes. Two providers with equal origins share connections."""
+
+    scheme: str  # "http" or "https"
+    host: str
+    port: int
+    ca_pem: str = field(default="", repr=False)  # trusted instead of the system's certificates
+
+    @property
+    def authority(self) -> str:
+        """The value of a Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One credential of a provider."""
+
+    label: str
+    secret: str = field(repr=False)
+    scope: str
+    weight: int = 1
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked for, as `GET /v1/models` shows it."""
+
+    id: str
+    display_name: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a provider can and cannot do."""
+
+    count_tokens: bool = True
+    system_turns: SystemTurns = SystemTurns.PASS
+    documents: bool = True
+    prompt_caching: bool = True
+    batches_and_files: bool = False
+    anthropic_signatures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait for a provider."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    idle_s: float = 360.0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A configured upstream."""
+
+    name: str
+    type: ProviderType
+    origin: Origin
+    base_path: str  # path prefix without a trailing slash, often empty
+    auth_style: AuthStyle
+    keys: tuple[Key, ...]
+    model_rules: tuple[tuple[str, str], ...] = ()
+    serves: tuple[str, ...] = ("*",)
+    never_serves: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
+    traits: Traits = Traits()
+    timeouts: Timeouts = Timeouts()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    allowed_betas: frozenset[str] | None = None  # None: all
+    accepts_subscription: bool = False
+    is_enabled: bool = True
+
+    def does_serve(self, model: str) -> bool:
+        """Whether it is a candidate for a model that no route of its own sends there."""
+        if best_fit(self.model_rules, model) is not None:
+            return True
+        return fits_any(self.serves, model) and not fits_any(self.never_serves, model)
+
+    def own_name(self, model: str) -> str:
+        """What it calls the model."""
+        return best_fit(self.model_rules, model) or model
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One place that a route may send a request to."""
+
+    provider: str
+    model: str | None  # None: the client's name after the provider's rules
+    weight: int = 1
+    priority: int = 0
+    only_served: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which requests go where."""
+
+    name: str
+    models: tuple[str, ...]  # empty: all
+    candidates: tuple[Candidate, ...]
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPolicy:
+    """How attempts, waiting and answers are bounded."""
+
+    failover_timeout_s: float = 30.0
+    max_attempts: int = 5
+    silence_bound_s: float = 15.0
+    max_body_bytes: int = 32 << 20
+    read_timeout_s: float = 60.0
+    cooldown_s: float = 5.0
+    has_answer_headers: bool = True
+    has_session_affinity: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AuthPolicy:
+    """Who may use the relay."""
+
+    mode: AuthMode
+    clients: Mapping[bytes, str] = field(default_factory=dict, repr=False)  # SHA-256 of a key → name of its holder
+    allow_subscription: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A candidate and a key: what one attempt is sent to. Its request-line prefix and own header lines are made once."""
+
+    provider: Provider
+    key: Key | None  # None: no credential, or the client's own token
+    model: str | None  # the name to put into the request; None: leave the client's
+    path_prefix: bytes
+    header_lines: bytes = field(repr=False)  # Host, credentials, the provider's own headers; each ends in CRLF
+
+    @property
+    def label(self) -> str:
+        """The key's public name."""
+        return self.key.label if self.key else ""
+
+    @property
+    def scope(self) -> tuple[str, str]:
+        """The account behind it, unique over providers."""
+        return (self.provider.name, self.key.scope or self.key.label) if self.key else (self.provider.name, "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A candidate for one model name, with a target for each of its keys."""
+
+    provider: Provider
+    weight: int
+    priority: int
+    targets: tuple[Target, ...]  # with the relay's keys; empty if it has none
+    subscription_target: Target | None  # for a client's own token
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoutedModel:
+    """What the snapshot says of one model name."""
+
+    route: Route
+    choices: tuple[Choice, ...]
+    only_target: Target | None  # set where there is nothing to choose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Everything a data plane knows."""
+
+    version: int
+    auth: AuthPolicy
+    providers: Mapping[str, Provider]
+    routes: tuple[Route, ...]
+    relay: RelayPolicy
+    _routed: dict[str, RoutedModel] = field(default_factory=dict, repr=False)
+
+    def routed(self, model: str) -> RoutedModel:
+        """Route and choices of a model name. Remembered, because a client asks for few names and often."""
+        known = self._routed.get(model)
+        if known is None:
+            if len(self._routed) >= MAX_ROUTED_MODELS:
+                self._routed.clear()
+            known = self._routed[model] = route_model(self, model)
+        return known
+
+
+def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
+    """The first route that fits the model, and its candidates that are enabled and serve it."""
+    route = next(route for route in snapshot.routes if not route.models or fits_any(route.models, model))
+    choices = []
+    for candidate in route.candidates:
+        provider = snapshot.providers[candidate.provider]
+        if not provider.is_enabled or (candidate.only_served and not provider.does_serve(model)):
+            continue
+        own_name = candidate.model or provider.own_name(model)
+        rename = own_name if own_name != model else None
+        targets = tuple(target(provider, key, rename) for key in provider.keys)
+        if not provider.keys and provider.auth_style is AuthStyle.NONE:
+            targets = (target(provider, None, rename),)
+        own_token = target(provider, None, rename) if provider.accepts_subscription else None
+        choices.append(Choice(provider, candidate.weight, candidate.priority, targets, own_token))
+    only = choices[0].targets[0] if len(choices) == 1 and len(choices[0].targets) == 1 else None
+    return RoutedModel(route, tuple(choices), only)
+
+
+def target(provider: Provider, key: Key | None, model: str | None) -> Target:
+    """A target with its request-line prefix and header lines made."""
+    lines = [f"host: {provider.origin.authority}", "accept-encoding: identity"]
+    if key is not None and provider.auth_style in (AuthStyle.X_API_KEY, AuthStyle.BOTH):
+        lines.append(f"x-api-key: {key.secret}")
+    if key is not None and provider.auth_style in (AuthStyle.BEARER, AuthStyle.BOTH):
+        lines.append(f"authorization: Bearer {key.secret}")
+    lines += [f"{name}: {value}" for name, value in provider.headers]
+    head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+    return Target(provider, key, model, provider.base_path.encode("ascii"), head)

@@ -1,0 +1,136 @@
+"""Adapter for every provider that speaks the Anthropic Messages API itself: Anthropic, Z.AI, Ollama and the compatible ones.
+
+The body leaves byte-identical but for the value of `model` where a mapping names another, and header lines leave as they came
+but for those of this hop, the credentials and what the provider's configuration replaces. Where a provider cannot take what
+Claude Code sends, its traits say what happens; such rewrites are pure functions of the conversation, so that every later turn has the
+same prefix (docs/providers/anthropic.md, preserved thinking).
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ccr_data.core.errors import BadRequest
+from ccr_data.core.peek import peek, with_model
+from ccr_data.core.snapshot import Provider, SystemTurns, Target
+from ccr_data.providers.adapter import ClientRequest, UpstreamRequest
+
+_SYSTEM_ROLE = re.compile(rb'"role"\s*:\s*"system"')
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: msgspec.Raw
+
+
+_Block = dict[str, object]
+
+
+def prepare(request: ClientRequest, target: Target) -> UpstreamRequest:
+    """The request to send to the target. Raises BadRequest where the provider refuses system turns (Claude Code recovers)."""
+    provider = target.provider
+    head = request.head
+    lines = head.lines
+    if provider.headers or provider.allowed_betas is not None:
+        lines = own_lines(lines, provider)
+    body: tuple[bytes, ...] = (request.body,)
+    size = len(request.body)
+    peeked = request.peek
+    if peeked is not None:
+        if provider.traits.system_turns is not SystemTurns.PASS and _SYSTEM_ROLE.search(request.body):
+            body = (without_system_turns(request.body, provider),)
+            peeked = peek(body[0])
+            size = len(body[0])
+        if target.model is not None:
+            body = with_model(body[0], peeked, target.model)
+            size = sum(map(len, body))
+    token = b"authorization: Bearer %b\r\n" % request.own_token if request.own_token else b""
+    upstream_head = b"".join(
+        (
+            head.method,
+            b" ",
+            target.path_prefix,
+            head.target,
+            b" HTTP/1.1\r\n",
+            target.header_lines,
+            token,
+            b"\r\n".join(lines),
+            b"\r\n" if lines else b"",
+            b"content-length: %d\r\n\r\n" % size if size or head.method == b"POST" else b"\r\n",
+        )
+    )
+    return UpstreamRequest(upstream_head, body)
+
+
+def own_lines(lines: list[bytes], provider: Provider) -> list[bytes]:
+    """The client's header lines without those that the provider's configuration replaces, and with the betas it takes."""
+    replaced = {name.encode("latin-1") for name, _ in provider.headers}
+    kept = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        lower = name.lower()
+        if lower in replaced:
+            continue
+        if lower == b"anthropic-beta" and provider.allowed_betas is not None:
+            betas = [beta.strip() for beta in value.split(b",")]
+            allowed = [beta for beta in betas if beta.decode("latin-1") in provider.allowed_betas]
+            if allowed:
+                kept.append(name + b": " + b",".join(allowed))
+            continue
+        kept.append(line)
+    return kept
+
+
+def without_system_turns(body: bytes, provider: Provider) -> bytes:
+    """The body with each `role: "system"` turn made part of the user turn before it, all other turns byte-identical.
+
+    Raises BadRequest with the wording that makes Claude Code fold them itself, if the provider is to reject them.
+    """
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        turns = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
+        heads = [msgspec.json.decode(turn, type=_Turn) for turn in turns]
+    except (msgspec.DecodeError, RecursionError):
+        return body  # not a conversation: the provider says what is wrong with it
+    if not any(turn.role == "system" for turn in heads):
+        return body
+    if provider.traits.system_turns is SystemTurns.REJECT:
+        raise BadRequest("messages: role 'system' is not supported on this model")
+    folded: list[bytes] = []
+    last_role = ""
+    for turn, raw in zip(heads, turns, strict=True):
+        if turn.role != "system":
+            folded.append(bytes(raw))
+            last_role = turn.role
+            continue
+        blocks = _reminders(bytes(turn.content))
+        if last_role == "user":
+            folded[-1] = _with_blocks(folded[-1], blocks)
+        else:
+            folded.append(b'{"role":"user","content":[' + blocks + b"]}")
+            last_role = "user"
+    fields["messages"] = msgspec.Raw(b"[" + b",".join(folded) + b"]")
+    return msgspec.json.encode(fields)
+
+
+def _reminders(content: bytes) -> bytes:
+    """A system turn's content as text blocks, comma-separated JSON, marked up as Claude Code marks its own reminders."""
+    decoded = msgspec.json.decode(content)
+    given: list[_Block] = [{"type": "text", "text": decoded}] if isinstance(decoded, str) else list(decoded or [])
+    texts = [block for block in given if isinstance(block, dict) and isinstance(block.get("text"), str)]
+    wrapped = [{**block, "text": f"<system-reminder>\n{block['text']}\n</system-reminder>"} for block in texts]
+    return b",".join(msgspec.json.encode(block) for block in wrapped) or b'{"type":"text","text":"-"}'
+
+
+def _with_blocks(turn: bytes, blocks: bytes) -> bytes:
+    """A user turn with blocks added at its end; what it had stays byte-identical."""
+    fields = msgspec.json.decode(turn, type=dict[str, msgspec.Raw])
+    content = bytes(fields["content"]).strip()
+    if content.startswith(b'"'):
+        content = b'[{"type":"text","text":' + content + b"}]"
+    before = content[:-1].rstrip()
+    separator = b"" if before == b"[" else b","
+    fields["content"] = msgspec.Raw(before + separator + blocks + b"]")
+    return msgspec.json.encode(fields)

@@ -1,0 +1,606 @@
+"""One request on its way: attempt, hold, commit, relay, account. A state machine driven by the two connections' callbacks.
+
+Nothing here waits, and nothing decides: targets come ordered from core/routing.py, verdicts from core/answers.py and core/sse.py,
+bytes from core/framing.py. The states of an attempt:
+
+- `WAITING`: sent (or connecting), no head yet;
+- `HOLDING`: a stream has begun but no content, and another target is left: kept back, so that it can still move on;
+- `COLLECTING`: an answer that moves on to the next target; kept in case it turns out to be the best there is;
+- `RELAYING`: committed; every byte goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from time import perf_counter, time
+from typing import TYPE_CHECKING
+
+from ccr_data.core import answers
+from ccr_data.core.errors import RequestError
+from ccr_data.core.framing import (
+    LAST_CHUNK,
+    Body,
+    Passing,
+    broken_end,
+    chunk,
+    client_head,
+    is_event_end,
+    passing_of,
+    with_own_results_url,
+)
+from ccr_data.core.http1 import AnswerHead, ChunkWalker
+from ccr_data.core.records import AttemptRecord, Outcome, Reason, Record
+from ccr_data.core.routing import after_failure
+from ccr_data.core.snapshot import Snapshot, Target
+from ccr_data.core.sse import Beginning, UsageTap, note_json_usage
+from ccr_data.providers.adapter import ClientRequest
+from ccr_data.providers.anthropic_shaped import prepare
+
+if TYPE_CHECKING:
+    from ccr_data.shell.http_server import ClientConnection
+    from ccr_data.shell.relay import Relay
+    from ccr_data.shell.upstream import UpstreamConnection
+
+MAX_HELD_BYTES = 256 << 10
+MAX_COLLECTED_BYTES = 1 << 20
+MAX_READ_ANSWER_BYTES = 1 << 20  # larger answers that are not streams go uncounted
+MAX_REWRITTEN_BYTES = 16 << 20
+COLLECTING_LIMIT_S = 2.0  # for the rest of an answer that nobody may ever see
+SUBSCRIPTION_LABEL = "subscription"
+
+
+class State(enum.Enum):
+    """Where the current attempt is."""
+
+    WAITING = 0
+    HOLDING = 1
+    COLLECTING = 2
+    RELAYING = 3
+    OVER = 4
+
+
+class Exchange:
+    """One request, from its routing to its record."""
+
+    __slots__ = (
+        "_answer_size",
+        "_attempt",
+        "_began_s",
+        "_beginning",
+        "_body",
+        "_client",
+        "_connecting",
+        "_deadline_s",
+        "_has_begun",
+        "_head",
+        "_held",
+        "_held_size",
+        "_is_rewritten",
+        "_is_stale_retry",
+        "_json",
+        "_last",
+        "_last_sent_s",
+        "_out",
+        "_passing",
+        "_refused",
+        "_relay",
+        "_request",
+        "_snapshot",
+        "_state",
+        "_stores_json",
+        "_tap",
+        "_target",
+        "_targets",
+        "_upstream",
+        "_walker",
+        "record",
+    )
+
+    def __init__(
+        self,
+        relay: Relay,
+        client: ClientConnection,
+        request: ClientRequest,
+        snapshot: Snapshot,
+        record: Record,
+        targets: list[Target],
+        *,
+        is_rewritten: bool = False,
+    ) -> None:
+        self._relay = relay
+        self._client = client
+        self._request: ClientRequest | None = request  # let go at commit: bodies are large, streams long
+        self._snapshot = snapshot
+        self.record = record
+        self._targets = targets
+        self._is_rewritten = is_rewritten  # a batch, whose results_url is to lead back here
+        self._state = State.WAITING
+        self._began_s = self._last_sent_s = perf_counter()
+        self._deadline_s = 0.0
+        self._upstream: UpstreamConnection | None = None
+        self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
+        self._connecting: asyncio.Task[None] | None = None
+        self._target: Target = targets[0]
+        self._attempt: AttemptRecord | None = None
+        self._is_stale_retry = False
+        self._head: AnswerHead | None = None
+        self._body = Body.NONE
+        self._passing = Passing.VERBATIM
+        self._has_begun = False  # the client already has a head, of an answer that is the relay's own so far
+        self._held: list[tuple[bytes, list[tuple[int, int]]]] = []  # pieces and where their payload is
+        self._held_size = 0
+        self._beginning: Beginning | None = None
+        self._refused: tuple[AnswerHead, bytes, Target] | None = None  # the newest answer that moved on
+        self._out: list[bytes] = []
+        self._tap: UsageTap | None = None
+        self._json: list[bytes] = []  # payload of an answer whose usage is read at the end
+        self._stores_json = False
+        self._last = (b"", 0)  # the piece relayed last, and where its payload ends
+        self._answer_size = 0
+
+    # --- attempts -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Send the request to the first target."""
+        self._relay.exchanges.add(self)
+        self._next_attempt()
+
+    def _next_attempt(self, *, only_fresh: bool = False) -> None:
+        """Try the next target; with `only_fresh` the same one again, as its kept-alive connection turned out to be dead."""
+        request = self._request
+        assert request is not None
+        now_s = perf_counter()
+        if not only_fresh:
+            self._target = target = self._targets.pop(0)
+            label = target.label or (SUBSCRIPTION_LABEL if request.own_token else "")
+            model = target.model or self.record.model_asked
+            self._attempt = AttemptRecord(target.provider.name, label, target.scope[1], model, now_s)
+            self.record.attempts.append(self._attempt)
+        self._is_stale_retry = only_fresh
+        self._state = State.WAITING
+        self._head = None
+        target = self._target
+        timeouts = target.provider.timeouts
+        connection = None if only_fresh else self._relay.pool.take(target.provider.origin)
+        if connection is not None:
+            self._send(connection, request)
+        else:
+            self._deadline_s = now_s + timeouts.connect_s + timeouts.first_byte_s
+            self._connecting = self._relay.pool.connect(target.provider.origin, timeouts.connect_s, self._connected)
+
+    def _connected(self, connection: UpstreamConnection | None) -> None:
+        self._connecting = None
+        request = self._request
+        if self._state is not State.WAITING or request is None:
+            if connection is not None:
+                self._relay.pool.give_back(connection)
+            return
+        if connection is None:
+            self._fail(Reason.CONNECT)
+        else:
+            self._send(connection, request)
+
+    def _send(self, connection: UpstreamConnection, request: ClientRequest) -> None:
+        target = self._target
+        try:
+            upstream_request = prepare(request, target)
+        except RequestError as error:
+            self._relay.pool.give_back(connection)
+            self._refuse(error)
+            return
+        self._upstream = connection
+        connection.send(self, request.head.method, upstream_request)
+        now_s = perf_counter()
+        self._deadline_s = now_s + target.provider.timeouts.first_byte_s
+        if not self.record.overhead_s:
+            self.record.overhead_s = now_s - self._began_s
+
+    def _has_alternative(self) -> bool:
+        policy = self._snapshot.relay
+        return (
+            bool(self._targets)
+            and len(self.record.attempts) < policy.max_attempts
+            and perf_counter() - self._began_s < policy.failover_timeout_s
+        )
+
+    def _fail(self, reason: Reason) -> None:
+        """The attempt is not the answer: move on, or give up."""
+        self._end_attempt(reason)
+        self._targets = after_failure(self._targets, self._target, reason)
+        self._drop_held()
+        if self._has_alternative():
+            self._next_attempt()
+        else:
+            self._give_up(reason)
+
+    def _end_attempt(self, reason: Reason | None) -> None:
+        self._detach()
+        attempt = self._attempt
+        assert attempt is not None
+        now_s = perf_counter()
+        attempt.reason = reason
+        attempt.total_s = now_s - attempt.began_s
+        if reason is not None and reason is not Reason.CLIENT_LEFT:
+            self._relay.note_failure(self._target, reason, self._head, self._snapshot.relay.cooldown_s, now_s)
+
+    def _detach(self) -> None:
+        """Hang up on the upstream at once if it is still at work, also while it is silent."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+
+    def _give_up(self, reason: Reason) -> None:
+        """Nothing is left to try."""
+        self.record.outcome = Outcome.FAILED
+        request_id = self.record.request_id
+        status, kind, message = answers.no_answer(reason, self._target.provider.name, len(self.record.attempts))
+        if self._refused is not None and not self._has_begun:
+            head, body, self._target = self._refused
+            self._answer_collected(head, body)
+            return
+        if self._has_begun:
+            event = answers.error_event(kind, message, request_id)
+            if self._refused is not None:
+                event = answers.as_error_event(self._refused[1]) or event
+            self._write(chunk(event) + LAST_CHUNK)
+            self._finish(closes=False)
+            return
+        self.record.status = status
+        body = answers.error_body(kind, message, request_id)
+        headers = (("request-id", request_id), *self._own_headers())
+        self._client.write(answers.answer(status, body, headers=headers, closes=self._client.is_closing_after))
+        self._finish(closes=False)
+
+    def _refuse(self, error: RequestError) -> None:
+        """The adapter will not send this; nothing went upstream."""
+        if self._attempt is not None:
+            self.record.attempts.remove(self._attempt)
+        self.record.outcome = Outcome.REFUSED
+        self.record.status = answers.status_of(error)[0]
+        self._client.write(answers.refusal(error, self.record.request_id, closes=self._client.is_closing_after))
+        self._finish(closes=False)
+
+    # --- what the upstream says -----------------------------------------------------------------------------------
+
+    def head_received(self, head: AnswerHead, body: Body) -> None:
+        """The upstream's answer begins: is it the answer?"""
+        now_s = perf_counter()
+        attempt = self._attempt
+        assert attempt is not None
+        attempt.status = head.status
+        attempt.first_byte_s = now_s - attempt.began_s
+        self._head, self._body = head, body
+        self._walker = self._upstream.walker if self._upstream is not None else None
+        self._deadline_s = now_s + self._target.provider.timeouts.idle_s
+        reason = answers.judge(head.status, is_own_key=self._target.key is not None)
+        is_stream = head.is_event_stream
+        if reason is not None and (self._has_alternative() or self._has_begun):
+            self._collect(now_s)
+        elif self._is_rewritten or (self._has_begun and not is_stream):
+            self._collect(now_s)
+        elif reason is None and is_stream and self._has_alternative():
+            self._state = State.HOLDING
+            self._beginning = Beginning()
+        else:
+            self._commit(now_s)
+
+    def _collect(self, now_s: float) -> None:
+        self._state = State.COLLECTING
+        if not self._is_rewritten:
+            self._deadline_s = now_s + COLLECTING_LIMIT_S
+
+    def body_received(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
+        """A piece of the answer's body."""
+        state = self._state
+        if state is State.RELAYING:
+            self._relay_piece(data, ranges)
+        elif state is State.HOLDING:
+            self._hold(data, ranges)
+        elif state is State.COLLECTING:
+            self._keep(data, ranges)
+            if self._held_size > (MAX_REWRITTEN_BYTES if self._is_rewritten else MAX_COLLECTED_BYTES):
+                self._detach()
+                self._collected(is_whole=False)
+
+    def _keep(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
+        self._held.append((data, ranges))
+        self._held_size += len(data)
+
+    def _drop_held(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
+        held, self._held, self._held_size, self._beginning = self._held, [], 0, None
+        return held
+
+    def _relay_piece(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
+        if self._passing is Passing.VERBATIM:
+            self._out.append(data)
+        else:
+            for start, end in ranges:
+                payload = data[start:end]
+                self._out.append(chunk(payload) if self._passing is Passing.RECHUNKED else payload)
+        tap = self._tap
+        for start, end in ranges:
+            self._answer_size += end - start
+            if tap is not None:
+                tap.feed(data, start, end)
+                self._last = (data, end)
+            elif self._stores_json:
+                self._json.append(data[start:end])
+        if self._stores_json and self._answer_size > MAX_READ_ANSWER_BYTES:
+            self._stores_json = False
+            self._json.clear()
+
+    def _hold(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
+        """Keep the beginning of a stream back until it is sure to be the answer."""
+        self._keep(data, ranges)
+        beginning = self._beginning
+        assert beginning is not None
+        for start, end in ranges:
+            beginning.feed(data[start:end])
+        if beginning.verdict == "error" and self._has_alternative():
+            self._fail(Reason.STREAM_ERROR)
+        elif beginning.verdict is not None or self._held_size > MAX_HELD_BYTES:
+            self._release()
+
+    def _release(self) -> None:
+        """Commit a held stream."""
+        held = self._drop_held()
+        self._commit(perf_counter())
+        for data, ranges in held:
+            self._relay_piece(data, ranges)
+
+    def answer_ended(self) -> None:
+        """The answer is complete."""
+        self._upstream = None
+        state = self._state
+        if state is State.HOLDING:  # it ended without content: let the client see what came
+            self._release()
+            state = self._state
+        if state is State.COLLECTING:
+            self._collected()
+        elif state is State.RELAYING:
+            self._relayed()
+
+    def _relayed(self) -> None:
+        """The answer has gone to the client, whatever it was."""
+        is_cut = self._tap is not None and not self._tap.has_ended
+        if is_cut and self._body is Body.UNTIL_CLOSE:
+            self._break()
+            return
+        if self._passing is Passing.RECHUNKED:
+            self._out.append(LAST_CHUNK)
+        self.flush()
+        reason = answers.judge(self.record.status, is_own_key=self._target.key is not None)
+        self._end_attempt(reason)
+        self.record.outcome = Outcome.FAILED if reason else Outcome.BROKEN if is_cut else Outcome.SERVED
+        self._finish(closes=self._passing is Passing.PAYLOAD)
+
+    def _collected(self, *, is_whole: bool = True) -> None:
+        """A collected answer is complete, or more than is kept has come."""
+        head = self._head
+        assert head is not None
+        body = b"".join(data[start:end] for data, ranges in self._drop_held() for start, end in ranges)
+        reason = answers.judge(head.status, is_own_key=self._target.key is not None)
+        if is_whole:
+            self._refused = (head, body, self._target)
+        if reason is not None:
+            self._fail(reason)
+        elif not is_whole:
+            self._fail(Reason.BROKEN)
+        elif self._is_rewritten:
+            base_url = b"http://" + (self._request.head.special.get(b"host", b"localhost") if self._request else b"")
+            self.record.outcome = Outcome.SERVED
+            self._answer_collected(head, with_own_results_url(body, base_url))
+        else:  # the client's own mistake, but the stream has begun already
+            self._end_attempt(None)
+            self._give_up(Reason.STREAM_ERROR)
+            self.record.outcome = Outcome.SERVED
+
+    def _answer_collected(self, head: AnswerHead, body: bytes) -> None:
+        """Send an answer that was kept: as it came, but in one piece."""
+        self._head = head
+        head.content_length = len(body)
+        head.is_chunked = False
+        self.record.status = head.status
+        own_lines = self._own_lines()
+        self._client.write(
+            client_head(head, Body.LENGTH, Passing.VERBATIM, own_lines, closes=self._client.is_closing_after) + body
+        )
+        self._answer_size = len(body)
+        self._finish(closes=False)
+
+    def answer_broken(self, *, is_stale: bool) -> None:
+        """The upstream hung up."""
+        self._upstream = None
+        if self._state is State.RELAYING:
+            self._break()
+        elif self._state is State.COLLECTING:
+            self._collected(is_whole=False)
+        elif self._state is not State.OVER:
+            if is_stale and not self._is_stale_retry:
+                self._next_attempt(only_fresh=True)
+            else:
+                self._fail(Reason.BROKEN)
+
+    def _break(self, reason: Reason = Reason.BROKEN) -> None:
+        """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
+        walker = self._walker
+        self._end_attempt(reason)
+        self.record.outcome = Outcome.BROKEN
+        end = None
+        if self._tap is not None:
+            data, at = self._last
+            name = self._target.provider.name
+            what = "fell silent" if reason is Reason.IDLE_TIMEOUT else "broke off"
+            event = answers.error_event("api_error", f"the stream of provider {name} {what}", self.record.request_id)
+            end = broken_end(event, self._passing, walker, is_at_event_end=not at or is_event_end(data, at))
+        if end is None:
+            self._out.clear()
+            self._finish(closes=True, aborts=True)
+            return
+        self._out.append(end)
+        self.flush()
+        self._finish(closes=self._passing is Passing.PAYLOAD)
+
+    # --- what the client gets -------------------------------------------------------------------------------------
+
+    def _commit(self, now_s: float) -> None:
+        """From here on this is the answer."""
+        head = self._head
+        assert head is not None
+        request = self._request
+        assert request is not None
+        self._state = State.RELAYING
+        self._passing = passing_of(self._body, is_http10=request.head.is_http10, has_begun=self._has_begun)
+        self._request = None
+        self._targets = []
+        self._refused = None
+        self.record.status = head.status
+        if head.is_event_stream:
+            self._tap = UsageTap(self.record.tokens)
+        elif head.status == 200 and b"content-encoding" not in head.special:
+            self._stores_json = True
+        if self._client.is_write_paused:
+            self.pause()
+        if not self._has_begun:
+            self.record.first_byte_s = now_s - self._began_s
+            closes = self._client.is_closing_after or self._passing is Passing.PAYLOAD
+            self._out.append(client_head(head, self._body, self._passing, self._own_lines(), closes=closes))
+
+    def _own_headers(self) -> tuple[tuple[str, str], ...]:
+        if not self._snapshot.relay.has_answer_headers:
+            return ()
+        headers: tuple[tuple[str, str], ...] = (
+            ("x-cc-relay-provider", self._target.provider.name),
+            ("x-cc-relay-request-id", self.record.request_id),
+            ("x-cc-relay-attempts", str(len(self.record.attempts))),
+        )
+        return (*headers, ("x-cc-relay-warning", self.record.warning)) if self.record.warning else headers
+
+    def _own_lines(self) -> bytes:
+        return "".join(f"{name}: {value}\r\n" for name, value in self._own_headers()).encode("latin-1")
+
+    def flush(self) -> None:
+        """Write what one read brought, in one piece where that is cheap."""
+        out = self._out
+        if not out:
+            return
+        self._out = []
+        self._write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _write(self, data: bytes) -> None:
+        now_s = perf_counter()
+        self._last_sent_s = now_s
+        if self._state is State.RELAYING:
+            self._deadline_s = now_s + self._target.provider.timeouts.idle_s
+        self._client.write(data)
+
+    def _begin_own_stream(self) -> None:
+        """The client has waited long enough: give it a head and pings until a provider has content."""
+        request = self._request
+        assert request is not None
+        self._has_begun = True
+        self.record.status = 200
+        self.record.first_byte_s = perf_counter() - self._began_s
+        self._client.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+            + self._own_lines()
+            + (b"connection: close\r\n" if self._client.is_closing_after else b"")
+            + b"transfer-encoding: chunked\r\n\r\n"
+        )
+
+    def sweep(self, now_s: float) -> None:
+        """Called a few times a second: deadlines, and pings into silence. `now_s` is of time.perf_counter()."""
+        if self._client.is_write_paused:  # nobody is silent but the client
+            self._deadline_s = max(self._deadline_s, now_s + 1.0)
+            return
+        if now_s > self._deadline_s:
+            self._time_out()
+            return
+        if not self.record.streamed or now_s - self._last_sent_s < self._snapshot.relay.silence_bound_s:
+            return
+        if self._state is State.HOLDING:
+            self._release()
+            self.flush()
+        elif self._state is State.RELAYING:
+            self._ping_between_events()
+        elif self._request is not None and not self._request.head.is_http10:
+            if not self._has_begun:
+                self._begin_own_stream()
+            self._write(chunk(answers.PING_EVENT))
+
+    def _ping_between_events(self) -> None:
+        data, at = self._last
+        upstream = self._upstream
+        if self._tap is None or upstream is None or not is_event_end(data, at):
+            return
+        ping = answers.PING_EVENT
+        if self._passing is Passing.VERBATIM:
+            if upstream.walker is None or not upstream.walker.is_between_chunks:
+                return
+            ping = chunk(ping)
+        elif self._passing is Passing.RECHUNKED:
+            ping = chunk(ping)
+        deadline_s = self._deadline_s  # pings of ours do not make the provider any less silent
+        self._write(ping)
+        self._deadline_s = deadline_s
+
+    def _time_out(self) -> None:
+        if self._state is State.RELAYING:
+            self._break(Reason.IDLE_TIMEOUT)
+        elif self._state is State.COLLECTING:
+            self._detach()
+            self._collected(is_whole=False)
+        elif self._head is not None:
+            self._fail(Reason.IDLE_TIMEOUT)
+        else:
+            self._fail(Reason.FIRST_BYTE_TIMEOUT)
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._upstream is not None:
+            self._deadline_s = max(self._deadline_s, perf_counter() + self._target.provider.timeouts.idle_s)
+            self._upstream.resume()
+
+    def client_left(self) -> None:
+        """The client hung up: so does the relay, at once."""
+        if self._state is State.OVER:
+            return
+        if self._attempt is not None:
+            self._end_attempt(Reason.CLIENT_LEFT)
+        self._out.clear()
+        self.record.outcome = Outcome.CLIENT_LEFT
+        self._account()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self, *, closes: bool, aborts: bool = False) -> None:
+        self._account()
+        self._client.exchange_ended(closes=closes, aborts=aborts)
+
+    def _account(self) -> None:
+        self._state = State.OVER
+        self._request = None
+        self._targets = []
+        record = self.record
+        now_s = perf_counter()
+        record.total_s = now_s - self._began_s
+        record.answer_bytes = self._answer_size
+        attempt = self._attempt
+        if attempt is not None and not attempt.total_s:
+            attempt.total_s = now_s - attempt.began_s
+        if self._stores_json and self._json:
+            note_json_usage(record.tokens, b"".join(self._json))
+            self._json.clear()
+        head = self._head
+        if head is not None:
+            record.upstream_request_id = head.special.get(b"request-id", b"").decode("latin-1")
+        self._relay.exchange_over(self, record, self._target, head, time())

@@ -1,0 +1,381 @@
+"""The clients' side: one protocol object for each connection, reading requests and handing them to the relay.
+
+HTTP/1.1 with keep-alive and pipelining (one request at a time is served; what comes early waits, bounded). Heads and bodies are bounded
+in size and time. Source of the limits: docs/adr/0003-own-http.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+from time import perf_counter
+from typing import cast
+
+from ccr_data.core import answers
+from ccr_data.core.admit import Admitted
+from ccr_data.core.errors import BadRequest, BodyTooLarge, HeadTooLarge, RequestError, TooSlow, UpstreamBroken
+from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, parse_request_head
+from ccr_data.core.snapshot import Snapshot
+from ccr_data.shell.exchange import Exchange
+from ccr_data.shell.relay import Relay
+
+MAX_HEAD_BYTES = 128 << 10
+MAX_WAITING_BYTES = 64 << 10  # of requests that came before their turn
+KEEP_ALIVE_S = 300.0
+DEFAULT_READ_TIMEOUT_S = 60.0
+SWEEP_INTERVAL_S = 0.25
+WRITE_HIGH_WATER_BYTES = 256 << 10
+DRAINED_BODY_BYTES = 4 << 20  # of a refused request; a client that is still sending would not read the answer
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Reading(enum.Enum):
+    """What a connection is doing with what comes in."""
+
+    HEAD = 0
+    BODY = 1
+    CHUNKS = 2
+    NOTHING = 3  # a request is being served
+    REFUSED = 4  # answered already: the rest is thrown away, then the connection ends
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_deadline_s",
+        "_exchange",
+        "_head",
+        "_is_reading_paused",
+        "_known",
+        "_left",
+        "_parts",
+        "_reading",
+        "_server",
+        "_size",
+        "_transport",
+        "_waiting",
+        "_walker",
+        "is_write_paused",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._reading = Reading.HEAD
+        self._buffer = b""  # of an incomplete head
+        self._head: RequestHead | None = None
+        self._known: tuple[Snapshot, Admitted] | None = None
+        self._parts: list[bytes] = []  # of the body
+        self._size = 0
+        self._left = 0
+        self._walker: ChunkWalker | None = None
+        self._exchange: Exchange | None = None
+        self._waiting = b""  # came while a request was being served
+        self._is_reading_paused = False
+        self.is_write_paused = False
+        self._deadline_s = perf_counter() + KEEP_ALIVE_S
+
+    # --- called by the loop -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: the client is gone, and so is what it asked for."""
+        self._server.connections.discard(self)
+        exchange, self._exchange = self._exchange, None
+        self._reading = Reading.REFUSED
+        self._parts = []
+        self._buffer = self._waiting = b""
+        if exchange is not None:
+            exchange.client_left()
+
+    def eof_received(self) -> bool:
+        """Called by the loop. A client that closes its sending half has left: nobody can tell it from one that has gone."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the client reads too slowly."""
+        self.is_write_paused = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self.is_write_paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        reading = self._reading
+        if reading is Reading.NOTHING:
+            self._waiting += data
+            if len(self._waiting) > MAX_WAITING_BYTES and not self._is_reading_paused and self._transport is not None:
+                self._is_reading_paused = True
+                self._transport.pause_reading()
+            return
+        try:
+            if reading is Reading.HEAD:
+                self._read_head(data)
+            elif reading is Reading.BODY:
+                self._read_body(data)
+            elif reading is Reading.CHUNKS:
+                self._read_chunks(data)
+            else:
+                self._throw_away(len(data))
+        except RequestError as error:
+            self._refuse(error)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while data.startswith(b"\r\n"):  # RFC 9112, section 2.2
+            data = data[2:]
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > MAX_HEAD_BYTES:
+            if len(data) > MAX_HEAD_BYTES:
+                raise HeadTooLarge(f"the head of the request exceeds {MAX_HEAD_BYTES} bytes")
+            if data and not self._buffer:
+                self._deadline_s = min(self._deadline_s, perf_counter() + self._server.read_timeout_s())
+            self._buffer = data
+            return
+        self._head = head = parse_request_head(data[:end], self._server.memory)
+        rest = data[end + 4 :]
+        self._left = head.content_length
+        self._known = self._server.relay.check_head(head)
+        if not head.is_chunked and not head.content_length:
+            self._reading = Reading.NOTHING
+            self._waiting = rest
+            self._serve(b"")
+            return
+        self._deadline_s = perf_counter() + self._server.read_timeout_s()
+        if self._known is None:
+            raise BadRequest("this endpoint takes no body")
+        if b"expect" in head.special and not rest and self._transport is not None:
+            self._transport.write(CONTINUE)
+        self._parts = []
+        self._size = 0
+        if head.is_chunked:
+            self._walker = ChunkWalker()
+            self._reading = Reading.CHUNKS
+            if rest:
+                self._read_chunks(rest)
+        else:
+            self._reading = Reading.BODY
+            if rest:
+                self._read_body(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            self._parts.append(data)
+            self._deadline_s = perf_counter() + self._server.read_timeout_s()
+            return
+        self._left = 0
+        if left:
+            self._waiting = data[left:]
+            data = data[:left]
+        parts, self._parts = self._parts, []
+        self._reading = Reading.NOTHING
+        if parts:
+            parts.append(data)
+            data = b"".join(parts)
+        self._serve(data)
+
+    def _read_chunks(self, data: bytes) -> None:
+        walker, known = self._walker, self._known
+        assert walker is not None
+        assert known is not None
+        limit = known[0].relay.max_body_bytes
+        try:
+            walker.feed(data)
+        except UpstreamBroken as error:
+            raise BadRequest(str(error)) from None
+        for start, end in walker.ranges:
+            self._parts.append(data[start:end])
+            self._size += end - start
+        if self._size > limit:
+            raise BodyTooLarge(limit)
+        self._deadline_s = perf_counter() + self._server.read_timeout_s()
+        if walker.is_done:
+            self._waiting = data[walker.rest_at :]
+            self._walker = None
+            body = b"".join(self._parts)
+            self._parts = []
+            self._reading = Reading.NOTHING
+            self._serve(body)
+
+    def _serve(self, body: bytes) -> None:
+        head, known = self._head, self._known
+        assert head is not None
+        try:
+            self._exchange = self._server.relay.handle(self, head, body, known)
+        except RequestError as error:
+            self.write(self._refusal(error, closes=self.is_closing_after))
+            self.exchange_ended(closes=False, aborts=False)
+            return
+        if self._exchange is None:
+            self.exchange_ended(closes=False, aborts=False)
+        elif self._reading is not Reading.NOTHING:  # it ended before handle() returned
+            self._exchange = None
+
+    def _refusal(self, error: RequestError, *, closes: bool) -> bytes:
+        is_head = self._head is not None and self._head.method == b"HEAD"
+        return answers.refusal(error, self._server.relay.new_request_id(), is_head=is_head, closes=closes)
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer a request that has not come in whole, throw the rest away, and hang up."""
+        self.write(self._refusal(error, closes=True))
+        self._parts = []
+        self._buffer = self._waiting = b""
+        is_broken = self._head is None or self._reading is Reading.HEAD and isinstance(error, BadRequest)
+        if self._transport is None or is_broken or isinstance(error, TooSlow):
+            self._close()
+            return
+        self._reading = Reading.REFUSED
+        self._left = DRAINED_BODY_BYTES
+        self._deadline_s = perf_counter() + 2.0
+
+    def _throw_away(self, size: int) -> None:
+        self._left -= size
+        if self._left <= 0:
+            self._close()
+
+    # --- answering ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the node is about to stop."""
+        return self._server.is_draining
+
+    @property
+    def is_closing_after(self) -> bool:
+        """Whether the connection ends with the answer being sent."""
+        return self._server.is_draining or self._head is None or not self._head.is_keep_alive
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way on it."""
+        return self._reading is Reading.HEAD and not self._buffer
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer. Nothing happens if the client has gone."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    def exchange_ended(self, *, closes: bool, aborts: bool) -> None:
+        """The answer is complete, or with `aborts` never will be: the next request may come."""
+        self._exchange = None
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if aborts:
+            transport.abort()
+            return
+        if closes or self.is_closing_after:
+            self._close()
+            return
+        self._reading = Reading.HEAD
+        self._head = None
+        self._known = None
+        self._deadline_s = perf_counter() + KEEP_ALIVE_S
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            transport.resume_reading()
+        waiting, self._waiting = self._waiting, b""
+        if waiting:
+            # Not in this call: a client that sends many requests at once must not nest them.
+            self._reading = Reading.NOTHING
+            asyncio.get_running_loop().call_soon(self._take_up, waiting)
+
+    def _take_up(self, waiting: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        waiting, self._waiting = waiting + self._waiting, b""
+        self._reading = Reading.HEAD
+        self.data_received(waiting)
+
+    def _close(self) -> None:
+        self._reading = Reading.REFUSED
+        if self._transport is not None:
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Hang up unless a request is under way."""
+        if self.is_idle:
+            self._close()
+
+    def abort(self) -> None:
+        """Hang up at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def sweep(self, now_s: float) -> None:
+        """Called a few times a second: hang up on who is idle for too long or sends too slowly."""
+        if now_s <= self._deadline_s or self._reading is Reading.NOTHING:
+            return
+        if self._reading is Reading.REFUSED or self.is_idle:
+            self.abort()
+        else:
+            self._refuse(TooSlow("the request did not arrive in time"))
+
+
+class Server:
+    """The listening side of a node."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.memory = LineMemory(of_request=True)
+        self.connections: set[ClientConnection] = set()
+        self.is_draining = False
+        self._server: asyncio.Server | None = None
+
+    def read_timeout_s(self) -> float:
+        """How long a client may take for each part of its request."""
+        snapshot = self.relay.store.current
+        return snapshot.relay.read_timeout_s if snapshot is not None else DEFAULT_READ_TIMEOUT_S
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept connections from a bound socket. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=4096)
+
+    async def sweep_forever(self) -> None:
+        """Look after deadlines until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            now_s = perf_counter()
+            self.relay.sweep(now_s)
+            for connection in tuple(self.connections):
+                connection.sweep(now_s)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop accepting, let requests finish, then hang up. Whether all of them finished in time."""
+        self.is_draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.relay.exchanges or any(not connection.is_idle for connection in self.connections):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return False
+        finally:
+            for connection in tuple(self.connections):
+                connection.abort()
+            self.relay.pool.close()
+        return True

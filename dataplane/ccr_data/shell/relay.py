@@ -1,0 +1,301 @@
+"""What all requests of a node share, and where each request goes: the endpoints.
+
+`Relay` holds the node's state between requests (connections, pins, cooldowns, turns). It answers by itself what needs no
+provider, and starts an exchange for everything else.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Protocol
+
+from ccr_data.core import answers, catalogue
+from ccr_data.core.admit import Admitted, admit
+from ccr_data.core.errors import BodyTooLarge, NoSuchEndpoint, NotReady, NotSupported, RequestError, Unauthorized, WrongMethod
+from ccr_data.core.http1 import AnswerHead, RequestHead
+from ccr_data.core.peek import peek, session_of, user_id
+from ccr_data.core.pins import Pins
+from ccr_data.core.records import Endpoint, Outcome, RateLimitSighting, Reason, Record
+from ccr_data.core.routing import Cooldowns, Needs, Turns, plan
+from ccr_data.core.snapshot import AuthStyle, ProviderType, Snapshot, Target, target
+from ccr_data.providers.adapter import ClientRequest
+from ccr_data.shell.exchange import Exchange
+from ccr_data.shell.upstream import Pool
+
+if TYPE_CHECKING:
+    from ccr_data.shell.http_server import ClientConnection
+
+MAX_COOLDOWN_S = 60.0  # a node's own memory is short; longer rests are the control plane's to decide
+KEY_REFUSED_COOLDOWN_S = 60.0
+SIGHTING_INTERVAL_S = 0.25
+_SIGHTED = (b"anthropic-ratelimit-", b"retry-after", b"anthropic-organization-id")
+_MAX_NAME = 256
+
+
+class HasSnapshot(Protocol):
+    """Where the newest accepted snapshot is."""
+
+    current: Snapshot | None
+
+
+class Reporting(Protocol):
+    """Who gets the records. Both calls return at once and never raise."""
+
+    def note(self, record: Record) -> None:
+        """A request has finished."""
+        ...
+
+    def note_sighting(self, sighting: RateLimitSighting) -> None:
+        """An answer told about limits."""
+        ...
+
+
+class Relay:
+    """The node's state between requests."""
+
+    def __init__(self, store: HasSnapshot, reporter: Reporting) -> None:
+        self.store = store
+        self.reporter = reporter
+        self.pool = Pool()
+        self.pins = Pins()
+        self.turns = Turns()
+        self.cooldowns = Cooldowns()
+        self.exchanges: set[Exchange] = set()
+        self.unauthorized_total = 0
+        self._roll = random.random
+        self._id_prefix = f"req_ccr_{secrets.token_hex(5)}"
+        self._id_count = 0
+        self._sighted_s: dict[tuple[str, str], float] = {}
+
+    def new_request_id(self) -> str:
+        """Unique in the fleet: a random part for each start of a node, and a count."""
+        self._id_count += 1
+        return f"{self._id_prefix}{self._id_count:08x}"
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot for a request that begins now. Raises NotReady."""
+        current = self.store.current
+        if current is None:
+            raise NotReady("the relay has no configuration yet; its control plane has not been reached since it was installed")
+        return current
+
+    # --- the endpoints --------------------------------------------------------------------------------------------
+
+    def check_head(self, head: RequestHead) -> tuple[Snapshot, Admitted] | None:
+        """What is known before the body: who asks, and whether it may come in. None: the endpoint is open to all.
+
+        Raises RequestError.
+        """
+        path = head.path
+        if path in _OPEN:
+            return None
+        if not path.startswith(b"/v1/"):
+            raise NoSuchEndpoint(f"no such endpoint: {_shown(path)}")
+        snapshot = self.snapshot()
+        try:
+            admitted = admit(snapshot.auth, head.special)
+        except Unauthorized:
+            self.unauthorized_total += 1
+            raise
+        if head.content_length > snapshot.relay.max_body_bytes:
+            raise BodyTooLarge(snapshot.relay.max_body_bytes)
+        return snapshot, admitted
+
+    def handle(
+        self, client: ClientConnection, head: RequestHead, body: bytes, known: tuple[Snapshot, Admitted] | None
+    ) -> Exchange | None:
+        """Serve a whole request; the exchange that does, or None if it has been answered. Raises RequestError."""
+        if known is None:
+            client.write(self._open_answer(head, client))
+            return None
+        snapshot, admitted = known
+        path = head.path
+        if path == b"/v1/messages":
+            _require_method(head, b"POST")
+            return self._inference(client, head, body, snapshot, admitted, Endpoint.MESSAGES)
+        if path == b"/v1/messages/count_tokens":
+            _require_method(head, b"POST")
+            return self._inference(client, head, body, snapshot, admitted, Endpoint.COUNT_TOKENS)
+        if path == b"/v1/models" or path.startswith(b"/v1/models/"):
+            _require_method(head, b"GET", b"HEAD")
+            client.write(self._models(head, client, snapshot))
+            return None
+        if path == b"/v1/messages/batches" or path.startswith(b"/v1/messages/batches/"):
+            return self._pass_on(client, head, body, snapshot, admitted, Endpoint.BATCHES)
+        if path == b"/v1/files" or path.startswith(b"/v1/files/"):
+            return self._pass_on(client, head, body, snapshot, admitted, Endpoint.FILES)
+        raise NoSuchEndpoint(f"no such endpoint: {_shown(path)}")
+
+    def _open_answer(self, head: RequestHead, client: ClientConnection) -> bytes:
+        """Probes, which need no credential."""
+        _require_method(head, b"GET", b"HEAD")
+        status, body = 200, b'{"status":"ok"}'
+        if head.path == b"/ready":
+            if client.is_draining:
+                status, body = 503, b'{"status":"draining"}'
+            elif self.store.current is None:
+                status, body = 503, b'{"status":"waiting for the first snapshot"}'
+        return answers.answer(status, body, is_head=head.method == b"HEAD", closes=client.is_closing_after)
+
+    def _models(self, head: RequestHead, client: ClientConnection, snapshot: Snapshot) -> bytes:
+        query = head.target.partition(b"?")[2].decode("ascii")
+        name = head.path[len(b"/v1/models/") :].decode("ascii")
+        body = catalogue.one(snapshot, name) if name else catalogue.listing(snapshot, query)
+        return answers.answer(200, body, is_head=head.method == b"HEAD", closes=client.is_closing_after)
+
+    def _inference(
+        self,
+        client: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        snapshot: Snapshot,
+        admitted: Admitted,
+        endpoint: Endpoint,
+    ) -> Exchange:
+        record = self._record(head, body, snapshot, admitted, endpoint)
+        try:
+            peeked = peek(body)
+            record.model_asked = peeked.model[:_MAX_NAME]
+            record.streamed = peeked.wants_stream and endpoint is Endpoint.MESSAGES
+            routed = snapshot.routed(peeked.model)
+            record.route = routed.route.name
+            needs = Needs(
+                count_tokens=endpoint is Endpoint.COUNT_TOKENS,
+                documents=any(not choice.provider.traits.documents for choice in routed.choices) and b'"document"' in body,
+                own_token=admitted.own_token is not None,
+            )
+            record.session = _session(head, body)
+            now_s = perf_counter()
+            pin = None
+            if snapshot.relay.has_session_affinity and record.session and routed.only_target is None:
+                pin = self.pins.of(_pin_key(record), now_s)
+            targets = plan(routed, peeked.model, needs, pin, self.turns, self.cooldowns, now_s, self._roll)
+        except RequestError as error:
+            record.status = answers.status_of(error)[0]
+            self.reporter.note(record)
+            raise
+        if needs.documents and not targets[0].provider.traits.documents:
+            record.warning = f"provider {targets[0].provider.name} does not read document blocks"
+        exchange = Exchange(self, client, ClientRequest(head, body, peeked, admitted.own_token), snapshot, record, targets)
+        exchange.start()
+        return exchange
+
+    def _pass_on(
+        self,
+        client: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        snapshot: Snapshot,
+        admitted: Admitted,
+        endpoint: Endpoint,
+    ) -> Exchange:
+        """Batches and files: to the first Anthropic-type provider, always the same, as what they name lives there."""
+        record = self._record(head, body, snapshot, admitted, endpoint)
+        chosen = _home_of_batches(snapshot, has_own_token=admitted.own_token is not None)
+        if chosen is None:
+            record.status = 404
+            self.reporter.note(record)
+            raise NotSupported("no provider of this relay has batches and files")
+        is_batch_answer = endpoint is Endpoint.BATCHES and not head.path.endswith(b"/results")
+        request = ClientRequest(head, body, None, admitted.own_token)
+        exchange = Exchange(self, client, request, snapshot, record, [chosen], is_rewritten=is_batch_answer)
+        exchange.start()
+        return exchange
+
+    def _record(
+        self, head: RequestHead, body: bytes, snapshot: Snapshot, admitted: Admitted, endpoint: Endpoint
+    ) -> Record:
+        return Record(
+            self.new_request_id(),
+            endpoint,
+            time(),
+            client=admitted.client,
+            agent=head.special.get(b"x-claude-code-agent-id", b"")[:_MAX_NAME].decode("latin-1"),
+            request_bytes=len(body),
+            snapshot_version=snapshot.version,
+        )
+
+    # --- what exchanges tell ----------------------------------------------------------------------------------------
+
+    def note_failure(self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float) -> None:
+        """An attempt failed: pass its target over for a while."""
+        if reason is Reason.KEY_REFUSED:
+            cooldown_s = KEY_REFUSED_COOLDOWN_S
+        elif reason is Reason.RATE_LIMITED and head is not None:
+            retry_after = head.special.get(b"retry-after", b"")
+            if retry_after.isdigit():
+                cooldown_s = min(float(retry_after[:6]), MAX_COOLDOWN_S)
+        if cooldown_s > 0:
+            self.cooldowns.note(failed, reason, now_s + cooldown_s)
+
+    def exchange_over(self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None, now_unix_s: float) -> None:
+        """An exchange has ended; its record is final."""
+        self.exchanges.discard(exchange)
+        if record.outcome is Outcome.SERVED:
+            self.cooldowns.clear(last)
+            if record.session and record.endpoint is Endpoint.MESSAGES and 200 <= record.status < 300:
+                self.pins.put(_pin_key(record), last.provider.name, last.label, perf_counter())
+        self.reporter.note(record)
+        if head is not None:
+            self._sight(record, last, head, now_unix_s)
+
+    def _sight(self, record: Record, last: Target, head: AnswerHead, now_unix_s: float) -> None:
+        key = (last.provider.name, last.label)
+        if now_unix_s - self._sighted_s.get(key, 0.0) < SIGHTING_INTERVAL_S and record.status != 429:
+            return
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in head.special.items()
+            if name.startswith(_SIGHTED)
+        }
+        if headers:
+            self._sighted_s[key] = now_unix_s
+            self.reporter.note_sighting(RateLimitSighting(*key, now_unix_s, head.status, headers))
+
+    def sweep(self, now_s: float) -> None:
+        """Called a few times a second."""
+        for exchange in tuple(self.exchanges):
+            exchange.sweep(now_s)
+        self.pool.sweep(now_s)
+
+
+_OPEN = frozenset((b"/", b"/health", b"/ready", b"/api/hello"))
+
+
+def _require_method(head: RequestHead, *allowed: bytes) -> None:
+    if head.method not in allowed:
+        names = ", ".join(method.decode() for method in allowed)
+        raise WrongMethod(f"{_shown(head.path)} takes {names}, not {head.method.decode()}", names)
+
+
+def _shown(path: bytes) -> str:
+    return path[:_MAX_NAME].decode("ascii", "replace")
+
+
+def _session(head: RequestHead, body: bytes) -> str:
+    """The session a request belongs to (docs/providers/claude-code.md): the header, else the one in metadata.user_id."""
+    named = head.special.get(b"x-claude-code-session-id")
+    if named:
+        return named[:_MAX_NAME].decode("latin-1")
+    identity = user_id(body)
+    return session_of(identity) if identity else ""
+
+
+def _pin_key(record: Record) -> str:
+    """Subagents have conversations, and so caches, of their own; so has each model."""
+    return f"{record.session}\n{record.agent}\n{record.model_asked}"
+
+
+def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | None:
+    for provider in snapshot.providers.values():
+        if not provider.is_enabled or provider.type is not ProviderType.ANTHROPIC or not provider.traits.batches_and_files:
+            continue
+        if has_own_token and provider.accepts_subscription:
+            return target(provider, None, None)
+        if not has_own_token and provider.keys:
+            return target(provider, provider.keys[0], None)
+        if not has_own_token and provider.auth_style is AuthStyle.NONE:
+            return target(provider, None, None)
+    return None

@@ -1,0 +1,271 @@
+"""The contract's messages and our values: snapshots in, records out. Nothing past this module handles protobuf.
+
+A snapshot that must not be served is refused here, with a reason for the operator that holds no secret.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from ccr_rpc.v1 import snapshot_pb2, usage_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from ccr_data.core.errors import SnapshotInvalid
+from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, RateLimitSighting, Record, Tokens
+from ccr_data.core.snapshot import (
+    AuthMode,
+    AuthPolicy,
+    AuthStyle,
+    Candidate,
+    Key,
+    Model,
+    Origin,
+    Provider,
+    ProviderType,
+    RelayPolicy,
+    Route,
+    Snapshot,
+    Strategy,
+    SystemTurns,
+    Timeouts,
+    Traits,
+)
+
+_TYPES = {
+    snapshot_pb2.PROVIDER_TYPE_ANTHROPIC: ProviderType.ANTHROPIC,
+    snapshot_pb2.PROVIDER_TYPE_ZAI: ProviderType.ZAI,
+    snapshot_pb2.PROVIDER_TYPE_OLLAMA: ProviderType.OLLAMA,
+    snapshot_pb2.PROVIDER_TYPE_COMPATIBLE: ProviderType.COMPATIBLE,
+}
+_STYLES = {
+    snapshot_pb2.AUTH_STYLE_X_API_KEY: AuthStyle.X_API_KEY,
+    snapshot_pb2.AUTH_STYLE_BEARER: AuthStyle.BEARER,
+    snapshot_pb2.AUTH_STYLE_BOTH: AuthStyle.BOTH,
+    snapshot_pb2.AUTH_STYLE_NONE: AuthStyle.NONE,
+}
+_SYSTEM_TURNS = {
+    snapshot_pb2.SYSTEM_TURNS_PASS: SystemTurns.PASS,
+    snapshot_pb2.SYSTEM_TURNS_FOLD: SystemTurns.FOLD,
+    snapshot_pb2.SYSTEM_TURNS_REJECT: SystemTurns.REJECT,
+}
+_STRATEGIES = {
+    snapshot_pb2.STRATEGY_SIMPLE_SHUFFLE: Strategy.SIMPLE_SHUFFLE,
+    snapshot_pb2.STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
+    snapshot_pb2.STRATEGY_WEIGHTED_ROUND_ROBIN: Strategy.WEIGHTED_ROUND_ROBIN,
+    snapshot_pb2.STRATEGY_FAILOVER: Strategy.FAILOVER,
+}
+_AUTH_MODES = {snapshot_pb2.AUTH_MODE_KEYS: AuthMode.KEYS, snapshot_pb2.AUTH_MODE_NONE: AuthMode.NONE}
+_ENDPOINTS = {
+    Endpoint.MESSAGES: usage_pb2.ENDPOINT_MESSAGES,
+    Endpoint.COUNT_TOKENS: usage_pb2.ENDPOINT_COUNT_TOKENS,
+    Endpoint.BATCHES: usage_pb2.ENDPOINT_BATCHES,
+    Endpoint.FILES: usage_pb2.ENDPOINT_FILES,
+}
+_OUTCOMES = {
+    Outcome.SERVED: usage_pb2.OUTCOME_SERVED,
+    Outcome.FAILED: usage_pb2.OUTCOME_FAILED,
+    Outcome.BROKEN: usage_pb2.OUTCOME_BROKEN,
+    Outcome.CLIENT_LEFT: usage_pb2.OUTCOME_CLIENT_LEFT,
+    Outcome.REFUSED: usage_pb2.OUTCOME_REFUSED,
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_PATH = re.compile(r"(/[!-~]+)?")
+_FRAMING = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding"))
+
+
+def parse_snapshot(wire: bytes) -> Snapshot:
+    """The snapshot in serialised form. Raises SnapshotInvalid."""
+    try:
+        return to_snapshot(snapshot_pb2.Snapshot.FromString(wire))
+    except DecodeError:
+        raise SnapshotInvalid("the snapshot is damaged: it does not parse") from None
+
+
+def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
+    """The snapshot as values, checked for all that the data plane relies on. Raises SnapshotInvalid."""
+    _require(message.version > 0, "the snapshot has no version")
+    _require(message.auth.mode in _AUTH_MODES, "auth.mode is unknown to this node")
+    _require(all(len(client.key_sha256) == 32 for client in message.auth.clients), "a client's key hash is not 32 bytes")
+    auth = AuthPolicy(
+        _AUTH_MODES[message.auth.mode],
+        {client.key_sha256: client.name for client in message.auth.clients},
+        message.auth.allow_subscription,
+    )
+    providers = {provider.name: _provider(provider) for provider in message.providers}
+    _require(len(providers) == len(message.providers), "two providers have the same name")
+    routes = tuple(_route(route, providers) for route in message.routes)
+    _require(bool(routes) and not routes[-1].models, "the last route does not fit every request")
+    return Snapshot(message.version, auth, providers, routes, _relay(message.relay))
+
+
+def _require(holds: bool, reason: str) -> None:
+    if not holds:
+        raise SnapshotInvalid(reason)
+
+
+def _provider(message: snapshot_pb2.Provider) -> Provider:
+    where = f"provider {message.name}"
+    _require(bool(message.name), "a provider has no name")
+    _require(message.type in _TYPES, f"{where}: its type is unknown to this node")
+    _require(message.auth_style in _STYLES, f"{where}: its auth style is unknown to this node")
+    _require(message.traits.system_turns in _SYSTEM_TURNS, f"{where}: its system_turns are unknown to this node")
+    headers = tuple((header.name, header.value) for header in message.headers)
+    _require(
+        all(_HEADER_NAME.fullmatch(name) and name not in _FRAMING and _HEADER_VALUE.fullmatch(v) for name, v in headers),
+        f"{where}: a header is malformed, or not the configuration's to set",
+    )
+    origin, path = _origin(message, where)
+    keys = tuple(_key(key, where) for key in message.keys)
+    _require(len({key.label for key in keys}) == len(keys), f"{where}: two keys have the same label")
+    return Provider(
+        name=message.name,
+        type=_TYPES[message.type],
+        origin=origin,
+        base_path=path,
+        auth_style=_STYLES[message.auth_style],
+        keys=keys,
+        model_rules=tuple((rule.pattern, rule.model) for rule in message.model_rules),
+        serves=tuple(message.serves),
+        never_serves=tuple(message.never_serves),
+        models=tuple(Model(model.id, model.display_name, model.created_at) for model in message.models),
+        traits=Traits(
+            count_tokens=message.traits.count_tokens,
+            system_turns=_SYSTEM_TURNS[message.traits.system_turns],
+            documents=message.traits.documents,
+            prompt_caching=message.traits.prompt_caching,
+            batches_and_files=message.traits.batches_and_files,
+            anthropic_signatures=message.traits.anthropic_signatures,
+        ),
+        timeouts=Timeouts(
+            _seconds(message.timeouts.connect, f"{where}: timeouts.connect"),
+            _seconds(message.timeouts.first_byte, f"{where}: timeouts.first_byte"),
+            _seconds(message.timeouts.idle, f"{where}: timeouts.idle"),
+        ),
+        headers=headers,
+        allowed_betas=None if message.betas.forward_all else frozenset(message.betas.allowed),
+        accepts_subscription=message.accepts_subscription,
+        is_enabled=message.enabled,
+    )
+
+
+def _origin(message: snapshot_pb2.Provider, where: str) -> tuple[Origin, str]:
+    try:
+        url = urlsplit(message.base_url)
+        port = url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+    except ValueError:
+        raise SnapshotInvalid(f"{where}: its base URL is malformed") from None
+    _require(url.scheme in ("http", "https") and bool(url.hostname), f"{where}: its base URL is malformed")
+    _require(_PATH.fullmatch(url.path) is not None, f"{where}: its base URL is malformed")
+    return Origin(url.scheme, url.hostname or "", port, message.ca_pem), url.path
+
+
+def _key(message: snapshot_pb2.Key, where: str) -> Key:
+    _require(bool(message.label and message.secret), f"{where}: a key lacks its label or secret")
+    _require(
+        _HEADER_VALUE.fullmatch(message.secret) is not None and message.secret == message.secret.strip(),
+        f"{where}: key {message.label} has characters that no header can carry",
+    )
+    _require(message.weight > 0, f"{where}: key {message.label} has no weight")
+    return Key(message.label, message.secret, message.scope, message.weight, message.priority)
+
+
+def _route(message: snapshot_pb2.Route, providers: dict[str, Provider]) -> Route:
+    where = f"route {message.name}"
+    _require(message.strategy in _STRATEGIES, f"{where}: its strategy is unknown to this node")
+    _require(bool(message.candidates), f"{where}: it leads nowhere")
+    candidates = []
+    for candidate in message.candidates:
+        _require(candidate.provider in providers, f"{where}: there is no provider {candidate.provider}")
+        _require(candidate.weight > 0, f"{where}: candidate {candidate.provider} has no weight")
+        candidates.append(
+            Candidate(
+                candidate.provider, candidate.model or None, candidate.weight, candidate.priority, candidate.only_served
+            )
+        )
+    return Route(message.name, tuple(message.models), tuple(candidates), _STRATEGIES[message.strategy])
+
+
+def _relay(message: snapshot_pb2.RelayPolicy) -> RelayPolicy:
+    _require(message.max_attempts > 0, "relay.max_attempts is not positive")
+    _require(message.max_body_bytes > 0, "relay.max_body_bytes is not positive")
+    return RelayPolicy(
+        failover_timeout_s=_seconds(message.failover_timeout, "relay.failover_timeout"),
+        max_attempts=message.max_attempts,
+        silence_bound_s=_seconds(message.silence_bound, "relay.silence_bound"),
+        max_body_bytes=message.max_body_bytes,
+        read_timeout_s=_seconds(message.read_timeout, "relay.read_timeout"),
+        cooldown_s=message.cooldown.seconds + message.cooldown.nanos / 1e9,
+        has_answer_headers=message.answer_headers,
+        has_session_affinity=message.session_affinity,
+    )
+
+
+def _seconds(duration: Duration, where: str) -> float:
+    seconds = duration.seconds + duration.nanos / 1e9
+    _require(seconds > 0, f"{where} is not positive")
+    return seconds
+
+
+def from_record(record: Record) -> usage_pb2.RequestRecord:
+    """A record as the contract has it."""
+    message = usage_pb2.RequestRecord(
+        request_id=record.request_id,
+        endpoint=_ENDPOINTS[record.endpoint],
+        client=record.client,
+        session=record.session,
+        agent=record.agent,
+        model_asked=record.model_asked,
+        model_used=record.attempts[-1].model if record.attempts else "",
+        route=record.route,
+        streamed=record.streamed,
+        status=record.status,
+        outcome=_OUTCOMES[record.outcome],
+        attempts=[_attempt(attempt) for attempt in record.attempts],
+        first_byte_us=int(record.first_byte_s * 1e6),
+        total_us=int(record.total_s * 1e6),
+        overhead_us=int(record.overhead_s * 1e6),
+        tokens=from_tokens(record.tokens),
+        request_bytes=record.request_bytes,
+        answer_bytes=record.answer_bytes,
+        snapshot_version=record.snapshot_version,
+        upstream_request_id=record.upstream_request_id,
+    )
+    message.started_at.FromDatetime(datetime.fromtimestamp(record.started_at_s, UTC))
+    return message
+
+
+def _attempt(attempt: AttemptRecord) -> usage_pb2.Attempt:
+    return usage_pb2.Attempt(
+        provider=attempt.provider,
+        key_label=attempt.key_label,
+        scope=attempt.scope,
+        status=attempt.status,
+        reason=attempt.reason.value if attempt.reason else "",
+        first_byte_us=int(attempt.first_byte_s * 1e6),
+        total_us=int(attempt.total_s * 1e6),
+    )
+
+
+def from_tokens(tokens: Tokens) -> usage_pb2.TokenUsage:
+    """Tokens as the contract has them."""
+    return usage_pb2.TokenUsage(
+        input=tokens.input,
+        output=tokens.output,
+        cache_read=tokens.cache_read,
+        cache_write_5m=tokens.cache_write_5m,
+        cache_write_1h=tokens.cache_write_1h,
+        thinking=tokens.thinking,
+    )
+
+
+def from_sighting(sighting: RateLimitSighting) -> usage_pb2.RateLimitSighting:
+    """The newest rate-limit headers of a key as the contract has them."""
+    message = usage_pb2.RateLimitSighting(
+        provider=sighting.provider, key_label=sighting.key_label, status=sighting.status, headers=sighting.headers
+    )
+    message.seen_at.FromDatetime(datetime.fromtimestamp(sighting.seen_at_s, UTC))
+    return message
