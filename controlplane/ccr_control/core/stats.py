@@ -1,0 +1,169 @@
+"""Live statistics: rates and percentiles of the last minute, totals since the ledger began.
+
+Pure. Times are seconds since 1970, given by the caller; durations are microseconds. A request belongs to the second in
+which it ended, so usage that was spooled for an hour adds to the totals and not to the rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ccr_control.core.ledger import OTHER, Counters, Finished, Sums, counters_of
+from ccr_control.core.sketch import Sketch
+
+WINDOW_S = 60
+"""Length of the sliding window."""
+
+MAX_PROVIDERS = 1024
+"""Providers kept apart, the removed ones included. Further ones are counted together as "other"."""
+
+ITSELF = ""
+"""In the place of a provider's name: the relay answered by itself."""
+
+SHARES = (0.5, 0.9, 0.99)
+"""The percentiles that are shown."""
+
+
+@dataclass(slots=True)
+class Slice:
+    """Requests that ended within some time. Mutable: it is an accumulator."""
+
+    requests: int = 0
+    first_byte: Sketch = field(default_factory=Sketch)
+    total: Sketch = field(default_factory=Sketch)
+    overhead: Sketch = field(default_factory=Sketch)
+
+    def add(self, request: Finished) -> None:
+        """Count one request. A time of 0 means that there was none, except for the relay's own share."""
+        self.requests += 1
+        if request.first_byte_us > 0:
+            self.first_byte.add(request.first_byte_us)
+        if request.total_us > 0:
+            self.total.add(request.total_us)
+        if request.provider:
+            self.overhead.add(request.overhead_us)
+
+    def merge(self, other: Slice) -> None:
+        """Count everything in `other`, too."""
+        self.requests += other.requests
+        self.first_byte.merge(other.first_byte)
+        self.total.merge(other.total)
+        self.overhead.merge(other.overhead)
+
+    def subtract(self, other: Slice) -> None:
+        """Take away what was merged before."""
+        self.requests -= other.requests
+        self.first_byte.subtract(other.first_byte)
+        self.total.subtract(other.total)
+        self.overhead.subtract(other.overhead)
+
+
+class Window:
+    """The last `WINDOW_S` seconds: one slice for each, and their sum, so that reading costs nothing extra."""
+
+    def __init__(self) -> None:
+        self.sum = Slice()
+        self._seconds: dict[int, Slice] = {}
+
+    def merge(self, second: int, part: Slice) -> None:
+        """Count requests that ended in `second`, which must lie within the window."""
+        self._seconds.setdefault(second, Slice()).merge(part)
+        self.sum.merge(part)
+
+    def expire(self, now: int) -> None:
+        """Forget what ended `WINDOW_S` seconds ago or earlier. Cost: the seconds with requests in them."""
+        for second in [second for second in self._seconds if second <= now - WINDOW_S]:
+            self.sum.subtract(self._seconds.pop(second))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of a set of requests; the percentiles are those of `SHARES`."""
+
+    counters: Counters
+    requests_per_s: float
+    first_byte_us: tuple[int, ...]
+    total_us: tuple[int, ...]
+    overhead_us: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All figures as of one moment."""
+
+    total: Figures
+    providers: dict[str, Figures]  # by name, ascending
+
+
+class Stats:
+    """What happened, as far as anybody wants to watch it live."""
+
+    def __init__(self, totals: Mapping[str, Counters] | None = None) -> None:
+        self._windows: dict[str, Window] = {}
+        self._totals: dict[str, Counters] = {}
+        self.begin(totals or {})
+
+    def begin(self, totals: Mapping[str, Counters]) -> None:
+        """Take the totals by provider from a ledger that was just opened; the window stays as it is."""
+        self._totals = dict(totals)
+
+    def count(self, finished: Iterable[Finished], sums: Sums, now_s: float) -> None:
+        """Count a batch that the store has kept: its requests in the window, its sums in the totals."""
+        now = int(now_s)
+        parts: dict[tuple[str, int], Slice] = {}
+        for request in finished:
+            ended = min(now, request.started_at_s + request.total_us // 1_000_000)  # a node's clock may be ahead
+            if ended <= now - WINDOW_S:
+                continue
+            part = parts.get((request.provider, ended))
+            if part is None:
+                part = parts[request.provider, ended] = Slice()
+            part.add(request)
+        for (provider, ended), part in parts.items():
+            window = self._window(provider)
+            window.merge(ended, part)
+            window.expire(now)
+        for key, counters in sums.items():
+            counters_of(self._totals, self._known(key.provider)).add(counters)
+
+    def report(self, now_s: float) -> Report:
+        """The figures as of `now_s`."""
+        everything, all_counters = Slice(), Counters()
+        for name in [*self._windows]:
+            window = self._windows[name]
+            window.expire(int(now_s))
+            everything.merge(window.sum)
+            if not window.sum.requests:
+                del self._windows[name]
+        for counters in self._totals.values():
+            all_counters.add(counters)
+        names = sorted((self._totals.keys() | self._windows.keys()) - {ITSELF})
+        empty = Slice()
+        return Report(
+            total=_figures(all_counters, everything),
+            providers={
+                name: _figures(
+                    self._totals.get(name, Counters()), self._windows[name].sum if name in self._windows else empty
+                )
+                for name in names
+            },
+        )
+
+    def _window(self, provider: str) -> Window:
+        return self._windows.setdefault(self._known(provider), Window())
+
+    def _known(self, provider: str) -> str:
+        if provider in self._totals or len(self._totals) < MAX_PROVIDERS:
+            return provider
+        return OTHER
+
+
+def _figures(counters: Counters, window: Slice) -> Figures:
+    return Figures(
+        counters=counters,
+        requests_per_s=window.requests / WINDOW_S,
+        first_byte_us=tuple(window.first_byte.quantiles(SHARES)),
+        total_us=tuple(window.total.quantiles(SHARES)),
+        overhead_us=tuple(window.overhead.quantiles(SHARES)),
+    )

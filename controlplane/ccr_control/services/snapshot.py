@@ -1,0 +1,113 @@
+"""SnapshotService: hands every node the newest snapshot and notes what it says of it."""
+
+# ruff: noqa: N802 - names and arguments of handlers are the contract's
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc.aio
+from ccr_rpc.v1 import snapshot_pb2, snapshot_pb2_grpc
+
+from ccr_control.core.fleet import Fleet, Introduction, Rejection
+from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
+from ccr_control.services.wire import introduction
+from ccr_control.shell.log import Log
+from ccr_control.shell.publisher import MAX_VERSION, Publisher
+
+HEARTBEAT_S = 5.0
+
+Requests = AsyncIterator[snapshot_pb2.WatchSnapshotsRequest]
+Context = grpc.aio.ServicerContext[snapshot_pb2.WatchSnapshotsRequest, snapshot_pb2.WatchSnapshotsResponse]
+
+log = Log("snapshots")
+
+
+class _HungUp(Exception):
+    """The node has ended its side of the stream."""
+
+
+class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
+    """One watch stream for each node."""
+
+    def __init__(
+        self, publisher: Publisher, fleet: Fleet, now: Callable[[], float], heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        self._publisher, self._fleet, self._now, self._heartbeat_s = publisher, fleet, now, heartbeat_s
+
+    async def WatchSnapshots(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]  # it writes
+        """Send the newest snapshot, then newer ones, until the node hangs up."""
+        broken: BaseException | None = None
+        try:
+            who = await _read_hello(request_iterator)
+            if who is None:
+                return
+            if not self._fleet.trusts(who):  # it may have the version from a life of which we remember nothing
+                self._publisher.note_used(who.served_version)
+            with self._joined(who) as stream:
+                async with asyncio.TaskGroup() as tasks:  # both directions end together
+                    tasks.create_task(self._note_answers(who, stream, request_iterator), name=f"answers {who.node_id}")
+                    await self._send(who, stream, context)
+        except* _HungUp:
+            pass
+        except* ContractBroken as group:
+            broken = group.exceptions[0]
+        if broken is not None:
+            await refuse(context, ContractBroken(str(broken)))
+
+    async def _send(self, who: Introduction, stream: int, context: Context) -> None:
+        """Newer snapshots as they appear, heartbeats meanwhile. Never returns; a slow node skips versions."""
+        version = who.served_version
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    snapshot = await self._publisher.newer_than(version)
+            except TimeoutError:
+                await context.write(snapshot_pb2.WatchSnapshotsResponse(heartbeat=snapshot_pb2.Heartbeat()))
+                continue
+            version = snapshot.version
+            self._fleet.offered(stream, who.node_id, version)
+            await context.write(snapshot_pb2.WatchSnapshotsResponse(snapshot=snapshot))  # keepalive ends a dead one
+
+    async def _note_answers(self, who: Introduction, stream: int, requests: Requests) -> None:
+        """What the node says of the snapshots it got. Raises _HungUp at the end, ContractBroken before it."""
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "accepted":
+                    self._fleet.accepted(stream, who.node_id, request.accepted.version, self._now())
+                    log.info("snapshot_accepted", node=who.node_id, version=request.accepted.version)
+                case "rejected":
+                    rejection = Rejection(request.rejected.version, request.rejected.reason)
+                    self._fleet.rejected(stream, who.node_id, rejection, self._now())
+                    log.error(
+                        "snapshot_rejected", node=who.node_id, version=rejection.version, reason=rejection.reason[:1000]
+                    )
+                case _:
+                    raise ContractBroken("after the hello every request accepts or rejects a version")
+        raise _HungUp
+
+    @contextlib.contextmanager
+    def _joined(self, who: Introduction) -> Iterator[int]:
+        stream = self._fleet.joined(who, self._now())
+        log.info("node_joined", node=who.node_id, pid=who.pid, served_version=who.served_version)
+        try:
+            yield stream
+        finally:
+            self._fleet.left(stream, who.node_id, self._now())
+            log.info("node_left", node=who.node_id, pid=who.pid)
+
+
+async def _read_hello(requests: Requests) -> Introduction | None:
+    """Who is asking; None if nobody is. Raises ContractBroken."""
+    request = await first_request(requests)
+    if request is None:
+        return None
+    if request.WhichOneof("message") != "hello":
+        raise ContractBroken("the first request must be a hello")
+    checked_name("node_id", request.hello.node_id)
+    checked_name("instance_id", request.hello.instance_id)
+    if not 0 <= request.hello.served_version <= MAX_VERSION:
+        raise ContractBroken(f"served_version must be in [0, {MAX_VERSION}]")
+    return introduction(request.hello)

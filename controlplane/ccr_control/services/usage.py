@@ -1,0 +1,107 @@
+"""UsageService: takes numbered batches, has them counted, acknowledges what is kept."""
+
+# ruff: noqa: N802 - names and arguments of handlers are the contract's
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import NoReturn, Protocol
+
+import grpc
+import grpc.aio
+from ccr_rpc.v1 import usage_pb2, usage_pb2_grpc
+
+from ccr_control.core.fleet import Fleet
+from ccr_control.core.ledger import Duplicate, Gap, fold
+from ccr_control.core.sightings import Sightings
+from ccr_control.core.stats import Stats
+from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
+from ccr_control.services.wire import finished, folded, sighting, status
+from ccr_control.shell.log import Log
+from ccr_control.store.database import Batch, Counted, Verdict
+
+Requests = AsyncIterator[usage_pb2.ReportUsageRequest]
+Context = grpc.aio.ServicerContext[usage_pb2.ReportUsageRequest, usage_pb2.ReportUsageResponse]
+
+log = Log("usage")
+
+
+class Ledger(Protocol):
+    """The part of the store that this service needs."""
+
+    async def count(self, batch: Batch) -> Verdict:
+        """Count a batch and wait until it is kept."""
+
+
+class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
+    """One usage stream for each node."""
+
+    def __init__(
+        self, ledger: Ledger, stats: Stats, fleet: Fleet, sightings: Sightings, now: Callable[[], float]
+    ) -> None:
+        self._ledger, self._stats, self._fleet, self._sightings, self._now = ledger, stats, fleet, sightings, now
+
+    async def ReportUsage(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]  # it writes
+        """Count batch after batch, until the node hangs up."""
+        try:
+            node_id = await _read_hello(request_iterator)
+            if node_id is None:
+                return
+            async for request in request_iterator:
+                batch = _checked(request)
+                match await self._take(node_id, batch):
+                    case Counted():
+                        acknowledged = batch.number
+                    case Duplicate(acknowledged):
+                        log.info("usage_duplicate", node=node_id, journal=batch.journal, number=batch.number)
+                    case Gap(expected):
+                        await _end_at_gap(context, node_id, batch, expected)
+                await context.write(usage_pb2.ReportUsageResponse(journal=batch.journal, acknowledged=acknowledged))
+        except ContractBroken as error:
+            await refuse(context, error)
+
+    async def _take(self, node_id: str, batch: usage_pb2.UsageBatch) -> Verdict:
+        """Have a batch counted; wait until it is kept."""
+        self._note_now(node_id, batch)
+        requests = [finished(record) for record in batch.records]
+        sums = fold(requests, [folded(part) for part in batch.sums])
+        verdict = await self._ledger.count(Batch(batch.journal, batch.number, sums))
+        if isinstance(verdict, Counted):
+            self._stats.count(requests, sums, self._now())
+        return verdict
+
+    def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:
+        """What is news whether or not the batch was counted before."""
+        if batch.HasField("status"):
+            self._fleet.reported(node_id, status(batch.status), self._now())
+        for seen in batch.rate_limits:
+            self._sightings.note(seen.provider, seen.key_label, sighting(seen))
+
+
+def _checked(request: usage_pb2.ReportUsageRequest) -> usage_pb2.UsageBatch:
+    """The batch that the request carries. Raises ContractBroken."""
+    if request.WhichOneof("message") != "batch":
+        raise ContractBroken("after the hello every request is a batch")
+    checked_name("journal", request.batch.journal)
+    if request.batch.number < 1:
+        raise ContractBroken("batches are numbered from 1")
+    return request.batch
+
+
+async def _end_at_gap(context: Context, node_id: str, batch: usage_pb2.UsageBatch, expected: int) -> NoReturn:
+    """End the call: the node has to begin again with the number that is missing."""
+    log.warning("usage_gap", node=node_id, journal=batch.journal, expected_number=expected, number=batch.number)
+    await context.abort(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"journal {batch.journal}: expected number {expected}, got {batch.number}",
+    )
+
+
+async def _read_hello(requests: Requests) -> str | None:
+    """The name of the node that reports; None if nobody does. Raises ContractBroken."""
+    request = await first_request(requests)
+    if request is None:
+        return None
+    if request.WhichOneof("message") != "hello":
+        raise ContractBroken("the first request must be a hello")
+    return checked_name("node_id", request.hello.node_id)

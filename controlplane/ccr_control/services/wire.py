@@ -1,0 +1,175 @@
+"""Between the contract's messages and our values, both ways. Pure; used by the servicers only."""
+
+from __future__ import annotations
+
+from ccr_rpc.v1 import config_pb2, fleet_pb2, snapshot_pb2, stats_pb2, usage_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ccr_control.core.errors import Problem
+from ccr_control.core.fleet import Introduction, Node, Status
+from ccr_control.core.ledger import Counters, Finished, FoldedSum, Outcome, Tokens
+from ccr_control.core.sightings import Sighting
+from ccr_control.core.stats import WINDOW_S, Figures, Report
+
+_OUTCOMES: tuple[Outcome, ...] = ("unknown", "served", "failed", "broken", "client_left", "refused")
+_ENDPOINTS = ("", "messages", "count_tokens", "batches", "files")
+
+
+def timestamp(at_s: float) -> Timestamp:
+    """Seconds since 1970 as a Timestamp, to the microsecond."""
+    stamp = Timestamp()
+    stamp.FromMicroseconds(round(at_s * 1_000_000))
+    return stamp
+
+
+def introduction(hello: snapshot_pb2.NodeHello) -> Introduction:
+    """Who opened a watch stream."""
+    return Introduction(
+        node_id=hello.node_id,
+        instance_id=hello.instance_id,
+        software_version=hello.software_version,
+        pid=hello.pid,
+        served_version=hello.served_version,
+    )
+
+
+def finished(record: usage_pb2.RequestRecord) -> Finished:
+    """What we need of a record. An enum number of a newer node becomes "unknown" or ""."""
+    attempts = record.attempts
+    last = attempts[-1] if attempts else None
+    outcome, endpoint = record.outcome, record.endpoint
+    return Finished(
+        started_at_s=record.started_at.seconds,
+        provider=last.provider if last else "",
+        key_label=last.key_label if last else "",
+        model_used=record.model_used,
+        client=record.client,
+        endpoint=_ENDPOINTS[endpoint] if endpoint < len(_ENDPOINTS) else "",
+        outcome=_OUTCOMES[outcome] if outcome < len(_OUTCOMES) else "unknown",
+        first_byte_us=record.first_byte_us,
+        total_us=record.total_us,
+        overhead_us=record.overhead_us,
+        tokens=_tokens(record.tokens),
+        left_behind=tuple((one.provider, one.key_label) for one in attempts[:-1]) if len(attempts) > 1 else (),
+    )
+
+
+def folded(part: usage_pb2.UsageSum) -> FoldedSum:
+    """A sum that a node folded by itself."""
+    return FoldedSum(
+        hour=part.hour.seconds // 3600,
+        provider=part.provider,
+        model_used=part.model_used,
+        client=part.client,
+        requests=part.requests,
+        served=part.served,
+        tokens=_tokens(part.tokens),
+    )
+
+
+def _tokens(tokens: usage_pb2.TokenUsage) -> Tokens:
+    return Tokens(
+        tokens.input,
+        tokens.output,
+        tokens.cache_read,
+        tokens.cache_write_5m,
+        tokens.cache_write_1h,
+        tokens.thinking,
+    )
+
+
+def status(message: usage_pb2.NodeStatus) -> Status:
+    """How a node says it is."""
+    return Status(
+        open_requests=message.open_requests,
+        open_connections=message.open_connections,
+        unauthorized_total=message.unauthorized_total,
+        spooled_bytes=message.spooled_bytes,
+        resident_bytes=message.resident_bytes,
+    )
+
+
+def sighting(message: usage_pb2.RateLimitSighting) -> Sighting:
+    """Rate-limit headers of one answer."""
+    seen = message.seen_at
+    return Sighting(seen.seconds + seen.nanos / 1e9, message.status, dict(message.headers))
+
+
+def node_message(node: Node) -> fleet_pb2.Node:
+    """A node as the fleet view shows it."""
+    message = fleet_pb2.Node(
+        node_id=node.node_id,
+        instance_id=node.instance_id,
+        software_version=node.software_version,
+        pid=node.pid,
+        connected=node.is_connected,
+        last_seen_at=timestamp(node.last_seen_s),
+        served_version=node.served_version,
+        offered_version=node.offered_version,
+    )
+    if node.connected_s is not None:
+        message.connected_at.CopyFrom(timestamp(node.connected_s))
+    if node.served_since_s is not None and node.served_version:
+        message.served_since.CopyFrom(timestamp(node.served_since_s))
+    if node.rejection is not None:
+        message.rejected_version = node.rejection.version
+        message.rejection_reason = node.rejection.reason
+    if (known := node.status) is not None:
+        message.status.CopyFrom(
+            usage_pb2.NodeStatus(
+                open_requests=known.open_requests,
+                open_connections=known.open_connections,
+                unauthorized_total=known.unauthorized_total,
+                spooled_bytes=known.spooled_bytes,
+                resident_bytes=known.resident_bytes,
+            )
+        )
+    return message
+
+
+def problem_message(problem: Problem) -> config_pb2.ConfigProblem:
+    """One mistake in a configuration."""
+    return config_pb2.ConfigProblem(
+        file=problem.file, line=problem.line, column=problem.column, path=problem.path, message=problem.message
+    )
+
+
+def stats_message(report: Report, at_s: float) -> stats_pb2.Stats:
+    """Statistics as of `at_s`."""
+    message = stats_pb2.Stats(at=timestamp(at_s), total=_figures(report.total))
+    message.window.FromSeconds(WINDOW_S)
+    for name, figures in report.providers.items():
+        message.providers.add(
+            provider=name, figures=_figures(figures), failed_attempts=figures.counters.failed_attempts
+        )
+    return message
+
+
+def _figures(figures: Figures) -> stats_pb2.Figures:
+    counters = figures.counters
+    return stats_pb2.Figures(
+        requests=counters.requests,
+        served=counters.served,
+        failed=counters.failed + counters.broken,
+        tokens=_token_usage(counters),
+        requests_per_s=figures.requests_per_s,
+        first_byte=_percentiles(figures.first_byte_us),
+        total=_percentiles(figures.total_us),
+        overhead=_percentiles(figures.overhead_us),
+    )
+
+
+def _token_usage(counters: Counters) -> usage_pb2.TokenUsage:
+    return usage_pb2.TokenUsage(
+        input=counters.input_tokens,
+        output=counters.output_tokens,
+        cache_read=counters.cache_read_tokens,
+        cache_write_5m=counters.cache_write_5m_tokens,
+        cache_write_1h=counters.cache_write_1h_tokens,
+        thinking=counters.thinking_tokens,
+    )
+
+
+def _percentiles(of_shares: tuple[int, ...]) -> stats_pb2.Percentiles:
+    p50_us, p90_us, p99_us = of_shares
+    return stats_pb2.Percentiles(p50_us=p50_us, p90_us=p90_us, p99_us=p99_us)

@@ -1,0 +1,186 @@
+"""The configuration in force, and the file it comes from.
+
+A file that cannot be used changes nothing: the refusal is kept, shown by ConfigService and logged once for each
+distinct mistake, until the file is good again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ccr_rpc.v1 import snapshot_pb2
+
+from ccr_control.core.compile import check, compile_snapshot, config_hash, redacted_yaml
+from ccr_control.core.config import Config, load
+from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
+from ccr_control.shell.log import Log
+from ccr_control.shell.publisher import Publisher
+
+MAX_CONFIG_BYTES = 16 << 20
+
+ConfigFormat = Literal["yaml", "toml"]
+
+log = Log("config")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A configuration that can be served, and what was made of it."""
+
+    config: Config
+    config_hash: str
+    redacted_yaml: str
+    snapshot: snapshot_pb2.Snapshot  # its version is the publisher's business
+    warnings: tuple[Problem, ...]
+    loaded_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A change of the file that was not applied."""
+
+    problems: tuple[Problem, ...]
+    refused_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did."""
+
+    changed: bool
+    problems: tuple[Problem, ...] = ()
+
+
+def revise(text: str, *, file: str, fmt: ConfigFormat, env: Mapping[str, str], now_s: float) -> Revision:
+    """Everything that follows from a configuration text. Pure but for the files that it names.
+
+    Raises ConfigInvalid, or SnapshotInvalid if a valid configuration compiled to something no node would serve.
+    """
+    loaded = load(text, file=file, fmt=fmt, env=env, read_file=_read_text)
+    snapshot = compile_snapshot(loaded.config, version=1, created_at=datetime.fromtimestamp(now_s, UTC))
+    if problems := check(snapshot):
+        raise SnapshotInvalid(problems)
+    return Revision(
+        config=loaded.config,
+        config_hash=config_hash(loaded.config),
+        redacted_yaml=redacted_yaml(loaded.config),
+        snapshot=snapshot,
+        warnings=tuple(loaded.warnings),
+        loaded_at_s=now_s,
+    )
+
+
+class ConfigFile:
+    """The file, the revision in force and the last refusal."""
+
+    def __init__(self, path: Path, env: Mapping[str, str], now: Callable[[], float]) -> None:
+        """Raises ConfigInvalid or SnapshotInvalid if the file cannot be used."""
+        self.path = path
+        self._env, self._now = env, now
+        content = _read(path)
+        self._content: bytes | None = content  # what was looked at last; None: it could not be read
+        self._reloading = asyncio.Lock()
+        self.refusal: Refusal | None = None
+        self.revision = self._first = self._revise(content)
+
+    @property
+    def restart_needed(self) -> list[str]:
+        """Settings that were changed since the start and take effect with the next one only."""
+        return [
+            name for name, value in _bound(self.revision.config).items() if value != _bound(self._first.config)[name]
+        ]
+
+    async def reload(self, publisher: Publisher, *, is_forced: bool = False) -> Reloaded:
+        """Read the file again; if its effective configuration changed, publish it and wait until that is done.
+
+        An unchanged text is not looked at again unless `is_forced`: files and programs that it names may have changed.
+        """
+        async with self._reloading:
+            content = None
+            try:
+                content = await asyncio.to_thread(_read, self.path)
+                if content == self._content and not is_forced:
+                    return Reloaded(changed=False)
+                revision = await asyncio.to_thread(self._revise, content)
+            except ConfigInvalid as error:
+                return self._refuse(content, error.problems)
+            except SnapshotInvalid as error:
+                return self._refuse(content, tuple(self._problem(text) for text in error.problems))
+            if not self._apply(content, revision):
+                return Reloaded(changed=False)
+            publisher.offer(revision.snapshot)
+            await publisher.settled()
+            return Reloaded(changed=True)
+
+    def _apply(self, content: bytes, revision: Revision) -> bool:
+        """Put a good revision in force. Returns whether anything about it is different."""
+        if self.refusal is not None:
+            log.info("config_good_again", file=str(self.path))
+        self._content, self.refusal = content, None
+        if revision.config_hash == self.revision.config_hash:
+            self.revision = replace(self.revision, warnings=revision.warnings)
+            return False
+        self.revision = revision
+        log.info("config_applied", file=str(self.path), config_hash=revision.config_hash[:12])
+        self.log_warnings()
+        return True
+
+    def log_warnings(self) -> None:
+        """Log what is allowed but probably not meant, and what waits for a restart."""
+        for warning in self.revision.warnings:
+            log.warning("config_warning", problem=str(warning))
+        if keys := self.restart_needed:
+            log.warning("restart_needed", changed=keys)
+
+    def _refuse(self, content: bytes | None, problems: tuple[Problem, ...]) -> Reloaded:
+        """Keep the old revision. The content is remembered so that it is not tried again at every event."""
+        self._content = content
+        if self.refusal is None or self.refusal.problems != problems:
+            log.error("config_refused", problems=[str(problem) for problem in problems], effect="the old one stays")
+            self.refusal = Refusal(problems, self._now())
+        return Reloaded(changed=False, problems=problems)
+
+    def _problem(self, message: str) -> Problem:
+        return Problem(str(self.path), 0, 0, "", message)
+
+    def _revise(self, content: bytes) -> Revision:
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigInvalid([self._problem(f"not UTF-8 text (byte {error.start}); save it as UTF-8")]) from error
+        fmt: ConfigFormat = "toml" if self.path.suffix == ".toml" else "yaml"
+        return revise(text, file=str(self.path), fmt=fmt, env=self._env, now_s=self._now())
+
+
+def _read_text(path: str) -> str:
+    """A file that the configuration names. Raises OSError or UnicodeDecodeError."""
+    return Path(path).expanduser().read_text()
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes. Raises ConfigInvalid with what the operator can do about it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ConfigInvalid([Problem(str(path), 0, 0, "", "there is no such file")]) from error
+    except OSError as error:
+        raise ConfigInvalid([Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")]) from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigInvalid([Problem(str(path), 0, 0, "", f"longer than {MAX_CONFIG_BYTES >> 20} MiB")])
+    return content
+
+
+def _bound(config: Config) -> dict[str, object]:
+    """The settings that are bound when processes start, by path."""
+    return {
+        "server.listen": config.server.listen,
+        "server.workers": config.server.workers,
+        "server.log_format": config.server.log_format,
+        "control.listen": config.control.listen,
+    }

@@ -1,0 +1,164 @@
+"""Logs: one line for each event, JSON or text, secrets masked, written by a thread of its own.
+
+An event is a fixed phrase; the rest are fields with units. A reader who stops reading must not stop the event loop:
+lines that find the queue full are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["json", "text", "auto"]
+
+MAX_QUEUED_LINES = 10_000
+
+_SECRET = re.compile(
+    r"(?i:(\bbearer\s+))[^\s\"',;]{4,}"  # in any header or message
+    r"|\bsk-[A-Za-z0-9_\-]{6,}"  # provider keys and claude.ai tokens (sk-ant-…)
+    r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?"  # JSON web tokens
+)
+
+
+def masked(text: str) -> str:
+    """The text with everything that looks like a credential replaced by ***."""
+    return _SECRET.sub(lambda found: f"{found[1] or ''}***", text)
+
+
+class Log:
+    """Logs events with fields under `ccr.control.<area>`."""
+
+    def __init__(self, area: str) -> None:
+        self._logger = logging.getLogger(f"ccr.control.{area}")
+
+    def info(self, event: str, **fields: object) -> None:
+        """A change of state."""
+        self._logger.info(event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Something an operator may want to change."""
+        self._logger.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something that does not work as it should."""
+        self._logger.error(event, extra={"fields": fields})
+
+    def exception(self, event: str, **fields: object) -> None:
+        """A mistake of ours, with its traceback."""
+        self._logger.exception(event, extra={"fields": fields})
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields = getattr(record, "fields", {})
+    return dict(fields) if isinstance(fields, dict) else {}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: ts (RFC 3339, milliseconds, UTC), level, logger, event, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "ts": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return masked(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class TextLines(logging.Formatter):
+    """For a terminal: local time, level, event, fields as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).astimezone()
+        words = [f"{name}={_word(value)}" for name, value in _fields(record).items()]
+        line = " ".join([f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}", f"{record.levelname:7}", record.getMessage()])
+        line = " ".join([line, *words])
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return masked(line)
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or re.search(r"[\s\"=]", text) else text
+
+
+class _Writer(logging.Handler):
+    """Hands records to a thread that formats and writes them.
+
+    Never waits: neither for room in the queue nor, at the end, for a reader who has stopped reading.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._write = write
+        self.setFormatter(formatter)
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_QUEUED_LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record, or count it as dropped."""
+        try:
+            if self._dropped:
+                self._records.put_nowait(_notice_of(self._dropped))
+                self._dropped = 0
+            self._records.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued, for two seconds at most."""
+        with contextlib.suppress(queue.Full):
+            self._records.put(None, timeout=1.0)
+            self._thread.join(timeout=1.0)
+        super().close()
+
+    def _run(self) -> None:
+        while record := self._records.get():
+            try:
+                self._write((self.format(record) + "\n").encode(errors="replace"))
+            except Exception:  # noqa: S112 - nowhere is left to complain to
+                continue
+
+
+def _notice_of(dropped: int) -> logging.LogRecord:
+    notice = logging.LogRecord("ccr.control.log", logging.WARNING, "", 0, "log_lines_dropped", None, None)
+    notice.fields = {"lines": dropped}
+    return notice
+
+
+def _write_to_stderr(line: bytes) -> None:
+    """Without Python's buffer: its lock would keep the process from ending while a reader has stopped reading."""
+    while line:
+        line = line[os.write(2, line) :]
+
+
+@contextlib.contextmanager
+def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: LogFormat = "auto") -> Iterator[None]:
+    """Send all logs of the process to `write` while the block runs; what is queued is written before it ends."""
+    as_text = log_format == "text" or (log_format == "auto" and os.isatty(2))
+    writer = _Writer(write, TextLines() if as_text else JsonLines())
+    root = logging.getLogger()
+    root.addHandler(writer)
+    root.setLevel(logging.INFO)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
+    try:
+        yield
+    finally:
+        root.removeHandler(writer)
+        writer.close()

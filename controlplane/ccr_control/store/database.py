@@ -1,0 +1,224 @@
+"""The embedded database: newest version, journals, hourly ledger. SQLite in WAL mode, used by one thread.
+
+`synchronous=NORMAL` survives the death of the process at any moment; after a power cut the last transactions may be
+missing, but the file is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ccr_control.core.ledger import (
+    COUNTERS,
+    MAX_LABEL_CHARS,
+    Counters,
+    Duplicate,
+    Gap,
+    LedgerKey,
+    Next,
+    Sums,
+    bounded,
+    counters_of,
+    judge,
+)
+
+SCHEMA_VERSION = 1
+MAX_KEYS_AN_HOUR = 5000  # about 1 MB of rows
+MAX_COUNTER = 1 << 48  # in one batch; sums of these stay far from SQLite's 64 bits
+FORGET_JOURNAL_AFTER_S = 90 * 86_400
+
+_SCHEMA = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE journals (journal TEXT PRIMARY KEY, acknowledged INTEGER NOT NULL, last_seen INTEGER NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE ledger (
+  hour INTEGER NOT NULL, provider TEXT NOT NULL, key_label TEXT NOT NULL, model_used TEXT NOT NULL,
+  client TEXT NOT NULL, endpoint TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTERS)},
+  PRIMARY KEY (hour, provider, key_label, model_used, client, endpoint)) WITHOUT ROWID;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_ADD = (
+    f"INSERT INTO ledger VALUES ({', '.join('?' * (len(LedgerKey._fields) + len(COUNTERS)))}) "  # noqa: S608 - our names
+    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in COUNTERS)}"
+)
+_TOTALS = f"SELECT provider, {', '.join(f'SUM({name})' for name in COUNTERS)} FROM ledger GROUP BY provider"  # noqa: S608
+_KEEP_VERSION = (
+    "INSERT INTO meta VALUES ('last_version', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
+)
+_ACKNOWLEDGE = (
+    "INSERT INTO journals VALUES (?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET acknowledged = excluded.acknowledged, last_seen = excluded.last_seen"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One numbered batch of a journal, folded."""
+
+    journal: str
+    number: int
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The batch is in the ledger, since now."""
+
+
+Verdict = Counted | Duplicate | Gap
+
+
+class Foreign(Exception):
+    """The file is a database, but not one that this version can use."""
+
+
+class Database:
+    """One connection. Not for use by more than one thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._keys: dict[int, set[LedgerKey]] = {}  # of the hours written lately
+
+    @classmethod
+    def open(cls, path: Path, now_s: float) -> Database:
+        """Open or create the database and check that it is whole.
+
+        Raises sqlite3.Error if it cannot be used now, Foreign if it never can.
+        """
+        connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, cached_statements=32)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if _checked_version(connection) == 0:
+                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            connection.execute("DELETE FROM journals WHERE last_seen < ?", (int(now_s) - FORGET_JOURNAL_AFTER_S,))
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the connection; the write-ahead log is folded into the file."""
+        self._connection.close()
+
+    def last_version(self) -> int:
+        """The newest version kept. 0: none."""
+        row = self._connection.execute("SELECT value FROM meta WHERE name = 'last_version'").fetchone()
+        return int(row[0]) if row else 0
+
+    def keep_version(self, version: int) -> None:
+        """Remember a version; a smaller one than before changes nothing."""
+        self._connection.execute(_KEEP_VERSION, (version,))
+
+    def totals(self) -> dict[str, Counters]:
+        """Sums of the whole ledger by provider. Cost: all rows."""
+        return {row[0]: Counters(*map(int, row[1:])) for row in self._connection.execute(_TOTALS)}
+
+    def count(self, batches: Sequence[Batch], now_s: float) -> list[Verdict]:
+        """Count batches in one transaction: after it all of them are kept, or, if it raises, none.
+
+        Raises sqlite3.Error.
+        """
+        with self._transaction():
+            return [self._count(batch, int(now_s)) for batch in batches]
+
+    def _count(self, batch: Batch, now_s: int) -> Verdict:
+        row = self._connection.execute(
+            "SELECT acknowledged FROM journals WHERE journal = ?", (batch.journal,)
+        ).fetchone()
+        verdict = judge(row[0] if row else None, batch.number)
+        if not isinstance(verdict, Next):
+            return verdict
+        self._connection.execute(_ACKNOWLEDGE, (batch.journal, batch.number, now_s))
+        self._connection.executemany(_ADD, self._rows(batch.sums))
+        return Counted()
+
+    def _rows(self, sums: Sums) -> list[tuple[str | int, ...]]:
+        kept: Sums = {}
+        for key, counters in sums.items():
+            counters_of(kept, self._kept_key(key)).add(counters.within(MAX_COUNTER))
+        return [(*key, *(getattr(counters, name) for name in COUNTERS)) for key, counters in kept.items()]
+
+    def _kept_key(self, key: LedgerKey) -> LedgerKey:
+        hour, *labels = key
+        short = LedgerKey(hour, *(label[:MAX_LABEL_CHARS] for label in labels))
+        known = self._keys_of(hour)
+        kept = bounded(short, known, MAX_KEYS_AN_HOUR)
+        known.add(kept)
+        return kept
+
+    def _keys_of(self, hour: int) -> set[LedgerKey]:
+        found = self._keys.get(hour)
+        if found is None:
+            if len(self._keys) >= 4:  # spools bring old hours, one after the other
+                del self._keys[next(iter(self._keys))]
+            rows = self._connection.execute(
+                "SELECT hour, provider, key_label, model_used, client, endpoint FROM ledger WHERE hour = ?", (hour,)
+            )
+            found = self._keys[hour] = {LedgerKey(*row) for row in rows}
+        return found
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._keys.clear()  # it may hold keys that are now rolled back
+            with contextlib.suppress(sqlite3.Error):  # some errors have ended the transaction already
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _checked_version(connection: sqlite3.Connection) -> int:
+    """The schema's version, 0 for a new file. Raises sqlite3.DatabaseError if the file is damaged, or Foreign."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version not in (0, SCHEMA_VERSION):
+        raise Foreign(f"its schema has version {version}, this program knows {SCHEMA_VERSION}")
+    if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(found)
+    return version
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether the file has to be given up: corrupt, no database, of a foreign schema, or not ours to write.
+
+    Everything else (disk full, locked, I/O) may pass and is worth another try.
+    """
+    if isinstance(error, Foreign):
+        return True
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # our own, from the check
+        return True
+    hopeless = (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_ERROR,  # tables are missing or have other columns
+    )
+    return (code & 0xFF) in hopeless
+
+
+def move_aside(path: Path, now_s: float) -> Path | None:
+    """Rename the database and what belongs to it. Returns the new name, None if nothing was there.
+
+    Raises OSError.
+    """
+    aside = path.with_name(f"{path.name}.corrupt-{int(now_s * 1000)}")
+    for ending in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
+    return aside
