@@ -1,0 +1,90 @@
+"""The configuration that is used when there is none: made from the provider keys in the environment.
+
+Pure. Secrets are named (`${ANTHROPIC_API_KEY}`), never written. With several keys the first provider of the list below
+that serves a model gets it, the others stand in when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_HEADER = """\
+# Written by `ccr serve`, because it found no configuration. It is written again at every such start:
+# `ccr config init` makes one of your own.
+version: 1
+server:
+  listen: 127.0.0.1:8787
+  auth: {mode: none, allow_subscription: true}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A provider that a variable of the environment brings in."""
+
+    variable: str
+    lines: tuple[str, ...]  # of its entry, without the keys
+
+
+_KEYED = (
+    _Known("ANTHROPIC_API_KEY", ("name: anthropic", "type: anthropic")),
+    _Known("ZAI_API_KEY", ("name: zai", "type: zai")),
+    _Known("MINIMAX_API_KEY", ("name: minimax", "type: anthropic-compatible", "preset: minimax")),
+    _Known("MOONSHOT_API_KEY", ("name: moonshot", "type: anthropic-compatible", "preset: moonshot")),
+    _Known("DEEPSEEK_API_KEY", ("name: deepseek", "type: anthropic-compatible", "preset: deepseek")),
+    _Known("OPENROUTER_API_KEY", ("name: openrouter", "type: anthropic-compatible", "preset: openrouter")),
+)
+
+VARIABLES = (*(known.variable for known in _KEYED), "OLLAMA_HOST")
+"""The variables that are looked for, in the order of preference of their providers."""
+
+
+def from_environment(env: Mapping[str, str]) -> str | None:
+    """A configuration for the providers whose variables are set and not empty; None if there are none."""
+    entries = [
+        (*known.lines, f"priority: {priority}", f'keys: [{{label: env, key: "${{{known.variable}}}"}}]')
+        for priority, known in enumerate(_KEYED)
+        if env.get(known.variable)
+    ]
+    if host := env.get("OLLAMA_HOST"):
+        entries.append(("name: ollama", "type: ollama", f"priority: {len(_KEYED)}", f"base_url: {ollama_url(host)}"))
+    return _config(entries) if entries else None
+
+
+def for_demo(port: int) -> str:
+    """A configuration whose only provider is the demo on this port of loopback."""
+    return _config(
+        [
+            (
+                "name: demo",
+                "type: anthropic-compatible",
+                f"base_url: http://127.0.0.1:{port}",
+                "allow_private: true",
+                "keys: [{label: demo, key: demo-key}]",
+            )
+        ]
+    )
+
+
+def ollama_url(host: str) -> str:
+    """The base URL that Ollama's own `OLLAMA_HOST` means: scheme and port may be missing, 0.0.0.0 is this machine.
+
+    Source: github.com/ollama/ollama, envconfig/config.go.
+    """
+    scheme, divider, rest = host.strip().rpartition("://")
+    authority, slash, path = rest.partition("/")
+    name, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:  # no port, or the colon belongs to a bracketed IPv6 address
+        name, port = authority, {"http": "80", "https": "443"}.get(scheme, "11434") if divider else "11434"
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)  # noqa: S104 - compared, not bound
+    return f"{scheme or 'http'}://{name}:{port}{slash}{path}".rstrip("/")
+
+
+def _config(entries: list[tuple[str, ...]]) -> str:
+    lines = [f"{'  - ' if first else '    '}{line}" for entry in entries for first, line in _marked(entry)]
+    return _HEADER + "routing: {strategy: failover}\nproviders:\n" + "\n".join(lines) + "\n"
+
+
+def _marked(entry: tuple[str, ...]) -> list[tuple[bool, str]]:
+    return [(number == 0, line) for number, line in enumerate(entry)]
