@@ -1,0 +1,89 @@
+"""What a configuration may say but probably does not mean.
+
+Pure. Warnings never stop a configuration from being applied; they are given only for one without problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ccr_control.core.addresses import is_private
+from ccr_control.core.crosscheck import PROVIDERS, ROUTES
+from ccr_control.core.document import Document, Path, path_text
+from ccr_control.core.errors import Problem
+from ccr_control.core.patterns import covers
+from ccr_control.core.presets import completed
+from ccr_control.core.schema import Config, RouteConfig
+
+
+def advice(config: Config, document: Document) -> list[Problem]:
+    """The warnings about a valid configuration."""
+    full = completed(config)
+    findings = [*_unprotected(config), *_without_effect(config, document)]
+    findings += [*_shared_secrets(full), *_unreachable(full), *_shadowed(full, document)]
+    return [document.problem(path, message) for path, message in findings]
+
+
+def _unprotected(config: Config) -> Iterator[tuple[Path, str]]:
+    if config.server.auth is None:
+        yield (
+            ("server",),
+            "no `auth`: every program on this machine may use the relay; add `auth: {keys: …}`, "
+            "or `auth: {mode: none}` if that is meant",
+        )
+    for i, provider in enumerate(config.providers):
+        url = provider.base_url or ""
+        if url.startswith("http://") and provider.keys and not is_private(url):
+            yield (*PROVIDERS, i, "base_url"), "keys are sent over plain http: use https if it is not your own network"
+
+
+def _without_effect(config: Config, document: Document) -> Iterator[tuple[Path, str]]:
+    if document.written(("health",)) is not None:
+        yield ("health",), "checked, but without effect in this release: circuits and probes come later"
+    for i, provider in enumerate(config.providers):
+        for j, key in enumerate(provider.keys):
+            for limit in ("rpm_limit", "tpm_limit"):
+                if getattr(key, limit) is not None:
+                    yield (*PROVIDERS, i, "keys", j, limit), "checked, but not yet enforced in this release"
+
+
+def _shared_secrets(config: Config) -> Iterator[tuple[Path, str]]:
+    first: dict[str, Path] = {}
+    for i, provider in enumerate(config.providers):
+        for j, key in enumerate(provider.keys):
+            path = (*PROVIDERS, i, "keys", j, "key")
+            earlier = first.setdefault(key.key.reveal(), path)
+            if earlier != path:
+                yield path, f"the same secret as {path_text(earlier)}: two labels for it add no capacity"
+
+
+def _unreachable(config: Config) -> Iterator[tuple[Path, str]]:
+    asked = {candidate.provider for route in config.routing.routes for candidate in route.to}
+    for i, provider in enumerate(config.providers):
+        is_asked = provider.name in asked
+        serves = [pattern for pattern in provider.serves or () if not pattern.startswith("!")]
+        if provider.enabled and not is_asked and not serves and not provider.model_mapping:
+            yield (*PROVIDERS, i), "no route leads to it and it serves no model: nothing will ever be sent to it"
+    for r, route in enumerate(config.routing.routes):
+        enabled = {provider.name for provider in config.providers if provider.enabled}
+        if not any(candidate.provider in enabled for candidate in route.to):
+            yield (*ROUTES, r, "to"), "all of its providers are disabled: requests it matches will fail"
+
+
+def _shadowed(config: Config, document: Document) -> Iterator[tuple[Path, str]]:
+    earlier: list[tuple[str, Path]] = []
+    for r, route in enumerate(config.routing.routes):
+        covering = [_first_cover(pattern, earlier) for pattern in _patterns(route)]
+        if all(covering):
+            lines = sorted({document.places[at].line for at in covering if at and at in document.places})
+            where = f" on line {', '.join(map(str, lines))}" if lines else ""
+            yield (*ROUTES, r), f"never used: what it matches goes by an earlier route{where}"
+        earlier += [(pattern, (*ROUTES, r)) for pattern in _patterns(route)]
+
+
+def _patterns(route: RouteConfig) -> tuple[str, ...]:
+    return route.match.model or ("*",)
+
+
+def _first_cover(pattern: str, earlier: list[tuple[str, Path]]) -> Path | None:
+    return next((path for wide, path in earlier if covers(wide, pattern)), None)

@@ -1,0 +1,205 @@
+"""A `Config` → the snapshot that nodes serve.
+
+Pure: version and time are arguments. Values are turned into the contract's messages here and nowhere else. `check`
+says beforehand what a node would reject; `config_hash`, `redacted_yaml` and `json_schema` show a configuration.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ccr_rpc.v1 import snapshot_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
+from ccr_control.core.patterns import is_exact
+from ccr_control.core.presets import completed, named
+from ccr_control.core.schema import AuthConfig, Config, KeyConfig, ModelConfig, ProviderConfig, RouteConfig
+from ccr_control.core.show import config_hash, json_schema, redacted_yaml
+from ccr_control.core.snapshot_check import check
+
+__all__ = ["check", "compile_snapshot", "config_hash", "json_schema", "redacted_yaml"]
+
+_AUTH_MODES = {"keys": pb.AUTH_MODE_KEYS, "none": pb.AUTH_MODE_NONE}
+_TYPES = {
+    "anthropic": pb.PROVIDER_TYPE_ANTHROPIC,
+    "zai": pb.PROVIDER_TYPE_ZAI,
+    "ollama": pb.PROVIDER_TYPE_OLLAMA,
+    "anthropic-compatible": pb.PROVIDER_TYPE_COMPATIBLE,
+}
+_AUTH_STYLES = {
+    "x-api-key": pb.AUTH_STYLE_X_API_KEY,
+    "bearer": pb.AUTH_STYLE_BEARER,
+    "both": pb.AUTH_STYLE_BOTH,
+    "none": pb.AUTH_STYLE_NONE,
+}
+_SYSTEM_TURNS = {
+    "pass": pb.SYSTEM_TURNS_PASS,
+    "fold": pb.SYSTEM_TURNS_FOLD,
+    "reject": pb.SYSTEM_TURNS_REJECT,
+}
+_STRATEGIES = {
+    "simple-shuffle": pb.STRATEGY_SIMPLE_SHUFFLE,
+    "round-robin": pb.STRATEGY_ROUND_ROBIN,
+    "weighted-round-robin": pb.STRATEGY_WEIGHTED_ROUND_ROBIN,
+    "failover": pb.STRATEGY_FAILOVER,
+}
+
+
+def compile_snapshot(config: Config, *, version: int, created_at: datetime) -> pb.Snapshot:
+    """The snapshot of a configuration. The same arguments give the same snapshot.
+
+    `created_at` carries a time zone.
+    """
+    full = completed(config)
+    created = Timestamp()
+    created.FromDatetime(created_at)
+    asked = _names_asked_for(full)
+    return pb.Snapshot(
+        version=version,
+        created_at=created,
+        config_hash=config_hash(full),
+        auth=_auth(full),
+        providers=[_provider(provider, full.server.auth, asked) for provider in full.providers],
+        routes=[*(_route(route, full) for route in full.routing.routes), _default_route(full)],
+        relay=_relay(full),
+    )
+
+
+def _auth(config: Config) -> pb.AuthPolicy:
+    auth = config.server.auth or AuthConfig(mode="none")
+    return pb.AuthPolicy(
+        mode=_AUTH_MODES[auth.mode],
+        clients=[pb.Client(name=client.name, key_sha256=client.key.sha256()) for client in auth.keys],
+        allow_subscription=auth.allow_subscription,
+    )
+
+
+def _relay(config: Config) -> pb.RelayPolicy:
+    server, routing = config.server, config.routing
+    return pb.RelayPolicy(
+        failover_timeout=_duration(routing.failover_timeout),
+        max_attempts=routing.max_attempts,
+        silence_bound=_duration(routing.silence_bound),
+        max_body_bytes=server.max_body,
+        read_timeout=_duration(server.read_timeout),
+        cooldown=_duration(routing.cooldown),
+        answer_headers=server.answer_headers,
+        session_affinity=routing.affinity == "session",
+    )
+
+
+def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str, list[str]]) -> pb.Provider:
+    serves = provider.serves or ()
+    timeouts = provider.timeouts
+    return pb.Provider(
+        name=provider.name,
+        type=_TYPES[provider.type],
+        base_url=provider.base_url or "",
+        auth_style=_AUTH_STYLES[provider.auth_style or "none"],
+        keys=[_key(key) for key in provider.keys],
+        model_rules=[pb.ModelRule(pattern=name, model=model) for name, model in provider.model_mapping.items()],
+        serves=[pattern for pattern in serves if not pattern.startswith("!")],
+        never_serves=[pattern[1:] for pattern in serves if pattern.startswith("!")],
+        models=_models(provider, asked.get(provider.name, [])),
+        traits=_traits(provider),
+        timeouts=pb.Timeouts(
+            connect=_duration(timeouts.connect),
+            first_byte=_duration(timeouts.first_byte),
+            idle=_duration(timeouts.idle),
+        ),
+        headers=[pb.Header(name=name, value=value.reveal()) for name, value in provider.headers.items()],
+        betas=_betas(provider),
+        accepts_subscription=accepts_subscription(provider, auth),
+        ca_pem=provider.ca_file.text if provider.ca_file else "",
+        enabled=provider.enabled,
+    )
+
+
+def _key(key: KeyConfig) -> pb.Key:
+    return pb.Key(
+        label=key.label or "",
+        secret=key.key.reveal(),
+        scope=key.scope or "",
+        weight=key.weight,
+        priority=key.priority,
+    )
+
+
+def _models(provider: ProviderConfig, asked: list[str]) -> list[pb.Model]:
+    listed = list(provider.models or ())
+    known = {model.id for model in listed}
+    listed += [named(ModelConfig(id=name)) for name in asked if name not in known]
+    return [
+        pb.Model(id=model.id, display_name=model.display_name or "", created_at=model.created_at or "")
+        for model in listed
+    ]
+
+
+def _names_asked_for(config: Config) -> dict[str, list[str]]:
+    """The names that routes spell out, under the first provider of each: clients may ask for them, too."""
+    asked: dict[str, list[str]] = {}
+    for route in config.routing.routes:
+        names = [name for name in route.match.model or () if is_exact(name)]
+        asked.setdefault(route.to[0].provider, []).extend(names)
+    return {provider: list(dict.fromkeys(names)) for provider, names in asked.items()}
+
+
+def _traits(provider: ProviderConfig) -> pb.Traits:
+    traits = provider.traits
+    return pb.Traits(
+        count_tokens=bool(traits.count_tokens),
+        system_turns=_SYSTEM_TURNS[traits.system_turns or "pass"],
+        documents=bool(traits.documents),
+        prompt_caching=bool(traits.prompt_caching),
+        batches_and_files=bool(traits.batches_and_files),
+        anthropic_signatures=bool(traits.anthropic_signatures),
+    )
+
+
+def _betas(provider: ProviderConfig) -> pb.BetaPolicy:
+    match provider.betas:
+        case "forward":
+            return pb.BetaPolicy(forward_all=True)
+        case "drop":
+            return pb.BetaPolicy(forward_all=False)
+        case allowed:
+            return pb.BetaPolicy(forward_all=False, allowed=allowed)
+
+
+def _route(route: RouteConfig, config: Config) -> pb.Route:
+    providers = {provider.name: provider for provider in config.providers}
+    return pb.Route(
+        name=route.name or "",
+        models=route.match.model or (),
+        strategy=_STRATEGIES[route.strategy or config.routing.strategy],
+        candidates=[
+            pb.Candidate(
+                provider=candidate.provider,
+                model=candidate.model or "",
+                weight=providers[candidate.provider].weight if candidate.weight is None else candidate.weight,
+                priority=providers[candidate.provider].priority if candidate.priority is None else candidate.priority,
+            )
+            for candidate in route.to
+        ],
+    )
+
+
+def _default_route(config: Config) -> pb.Route:
+    """What no configured route matches goes to any enabled provider that serves the model."""
+    return pb.Route(
+        name=DEFAULT_ROUTE,
+        strategy=_STRATEGIES[config.routing.strategy],
+        candidates=[
+            pb.Candidate(provider=provider.name, weight=provider.weight, priority=provider.priority, only_served=True)
+            for provider in config.providers
+            if provider.enabled
+        ],
+    )
+
+
+def _duration(duration: timedelta) -> Duration:
+    message = Duration()
+    message.FromTimedelta(duration)
+    return message

@@ -1,0 +1,68 @@
+"""Durations and sizes as people write them: `30s`, `1h30m`, `32MiB`.
+
+Pure. A number without a unit is refused: nobody remembers whether a timeout was in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+
+_DURATION = re.compile(r"(?:\d{1,6}(?:\.\d{1,6})?(?:ms|s|m|h|d)){1,5}")
+_DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)")
+_MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
+
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)")
+_BYTES = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
+
+
+def parse_duration(text: object) -> timedelta:
+    """The duration of `250ms`, `15s`, `1h30m`, `1d`; a bare `0` needs no unit. Exact to the microsecond.
+
+    Raises ValueError, saying how to write it.
+    """
+    if isinstance(text, timedelta):
+        return text
+    if text in ("0", 0) and not isinstance(text, bool):
+        return timedelta()
+    if isinstance(text, int | float) or (isinstance(text, str) and re.fullmatch(r"[\d.]+", text)):
+        raise ValueError("a number alone has no unit: write a duration such as 250ms, 30s, 10m or 1h")
+    if not isinstance(text, str) or not _DURATION.fullmatch(text):
+        raise ValueError("not a duration: write a number and a unit, such as 250ms, 30s, 10m, 1h or 1d")
+    parts = [Decimal(number) * _MICROSECONDS[unit] for number, unit in _DURATION_PART.findall(text)]
+    return timedelta(microseconds=int(sum(parts)))
+
+
+def format_duration(duration: timedelta) -> str:
+    """The shortest single-unit text that `parse_duration` turns back into the same duration."""
+    microseconds = duration // timedelta(microseconds=1)
+    if not microseconds:
+        return "0s"
+    for unit, size in _MICROSECONDS.items():
+        if microseconds % size == 0:
+            return f"{microseconds // size}{unit}"
+    return f"{Decimal(microseconds) / 1000}ms"
+
+
+def parse_size(text: object) -> int:
+    """The bytes of `1024B`, `10MB` (10⁶), `32MiB` (2²⁰).
+
+    Raises ValueError, saying how to write it.
+    """
+    if isinstance(text, int | float) or (isinstance(text, str) and re.fullmatch(r"[\d.]+", text)):
+        raise ValueError("a number alone has no unit: write a size such as 1024B, 512KiB, 10MB or 32MiB")
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    unit = next((size for name, size in _BYTES.items() if found and name.lower() == found[2].lower()), None)
+    if found is None or unit is None:
+        raise ValueError("not a size: write a number and a unit, such as 1024B, 512KiB, 10MB or 32MiB")
+    size = Decimal(found[1]) * unit
+    if size != int(size):
+        raise ValueError("not a whole number of bytes")
+    return int(size)
+
+
+def format_size(size_bytes: int) -> str:
+    """The shortest text that `parse_size` turns back into the same number of bytes."""
+    texts = [f"{size_bytes // size}{unit}" for unit, size in _BYTES.items() if size_bytes % size == 0]
+    return min(texts, key=len)

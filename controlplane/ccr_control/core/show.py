@@ -1,0 +1,65 @@
+"""How a configuration is shown: as YAML without secrets, as a hash, as a JSON Schema.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import yaml
+
+from ccr_control.core.document import Tree, looks_secret
+from ccr_control.core.presets import completed
+from ccr_control.core.schema import Config
+from ccr_control.core.secret import SHOWN, Secret
+
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|pass|credential|sign|session", re.IGNORECASE)
+_SHORTEST_HIDDEN = 6  # shorter secrets are no secrets, and hiding their every occurrence would hide the rest, too
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256, in hex, of the effective configuration. Secrets and certificates count by their own hashes."""
+    full = completed(config)
+    shown = full.model_dump(mode="json", context={"secret": lambda secret: secret.sha256().hex()})
+    shown["certificates"] = [provider.ca_file.text if provider.ca_file else "" for provider in full.providers]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def redacted_yaml(config: Config) -> str:
+    """The effective configuration, defaults included, "***" for every secret and whatever holds one."""
+    full = completed(config)
+    shown = full.model_dump(mode="json", exclude_none=True)
+    for provider, entry in zip(full.providers, shown["providers"], strict=True):
+        entry["headers"] = {name: _header(name, value) for name, value in provider.headers.items()}
+    secrets = {key.key.reveal() for provider in full.providers for key in provider.keys}
+    secrets |= {client.key.reveal() for client in (full.server.auth.keys if full.server.auth else ())}
+    hidden = _hidden(shown, {secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN})
+    return yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _header(name: str, value: Secret) -> str:
+    return SHOWN if _SECRET_HEADER.search(name) or looks_secret(value.reveal()) else value.reveal()
+
+
+def _hidden(tree: Tree, secrets: set[str]) -> Tree:
+    """The tree, with secrets that were also written into other fields taken out there."""
+    if isinstance(tree, str):
+        return SHOWN if any(secret in tree for secret in secrets) else tree
+    if isinstance(tree, list):
+        return [_hidden(item, secrets) for item in tree]
+    if isinstance(tree, dict):
+        return {_hidden(key, secrets): _hidden(item, secrets) for key, item in tree.items()}
+    return tree
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of configuration files, for editors and their completion."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "cc-relay configuration"
+    schema["patternProperties"] = {"^x-": {}}
+    return schema
