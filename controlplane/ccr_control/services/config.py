@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc.aio
 from ccr_rpc.v1 import config_pb2, config_pb2_grpc
@@ -16,7 +16,7 @@ from ccr_control.services.wire import problem_message, timestamp
 from ccr_control.shell.config_file import ConfigFile, ConfigFormat, revise
 from ccr_control.shell.publisher import Publisher
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic for type checkers only
 
 _TEXT = "<text>"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeAlias
 
 import grpc.aio
 from ccr_rpc.v1 import snapshot_pb2, snapshot_pb2_grpc
@@ -20,7 +21,8 @@ from ccr_control.shell.publisher import MAX_VERSION, Publisher
 HEARTBEAT_S = 5.0
 
 Requests = AsyncIterator[snapshot_pb2.WatchSnapshotsRequest]
-Context = grpc.aio.ServicerContext[snapshot_pb2.WatchSnapshotsRequest, snapshot_pb2.WatchSnapshotsResponse]
+# A string, because it is generic for type checkers only.
+Context: TypeAlias = "grpc.aio.ServicerContext[snapshot_pb2.WatchSnapshotsRequest, snapshot_pb2.WatchSnapshotsResponse]"
 
 log = Log("snapshots")
 

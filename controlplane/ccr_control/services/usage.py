@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,7 +21,8 @@ from ccr_control.shell.log import Log
 from ccr_control.store.database import Batch, Counted, Verdict
 
 Requests = AsyncIterator[usage_pb2.ReportUsageRequest]
-Context = grpc.aio.ServicerContext[usage_pb2.ReportUsageRequest, usage_pb2.ReportUsageResponse]
+# A string, because it is generic for type checkers only.
+Context: TypeAlias = "grpc.aio.ServicerContext[usage_pb2.ReportUsageRequest, usage_pb2.ReportUsageResponse]"
 
 log = Log("usage")
 

@@ -7,7 +7,7 @@ distinct mistake, until the file is good again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,17 +125,19 @@ class ConfigFile:
         if revision.config_hash == self.revision.config_hash:
             self.revision = replace(self.revision, warnings=revision.warnings)
             return False
+        before, keys_before = self.revision, self.restart_needed
         self.revision = revision
         log.info("config_applied", file=str(self.path), config_hash=revision.config_hash[:12])
-        self.log_warnings()
+        self.log_warnings(said_before=before.warnings)
+        if (keys := self.restart_needed) and keys != keys_before:
+            log.warning("restart_needed", changed=keys)
         return True
 
-    def log_warnings(self) -> None:
-        """Log what is allowed but probably not meant, and what waits for a restart."""
+    def log_warnings(self, said_before: Collection[Problem] = ()) -> None:
+        """Log what is allowed but probably not meant."""
         for warning in self.revision.warnings:
-            log.warning("config_warning", problem=str(warning))
-        if keys := self.restart_needed:
-            log.warning("restart_needed", changed=keys)
+            if warning not in said_before:
+                log.warning("config_warning", problem=str(warning))
 
     def _refuse(self, content: bytes | None, problems: tuple[Problem, ...]) -> Reloaded:
         """Keep the old revision. The content is remembered so that it is not tried again at every event."""

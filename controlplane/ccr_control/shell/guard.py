@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -22,11 +22,11 @@ OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 log = Log("grpc")
 
-# gRPC's own types say nothing about requests and responses here.
-_Handler = grpc.RpcMethodHandler[Any, Any]
-_Context = grpc.aio.ServicerContext[Any, Any]
-_Call = Callable[[Any, _Context], Awaitable[Any]]
-_StreamCall = Callable[[Any, _Context], AsyncIterator[Any]]
+# Strings, because gRPC's types are generic for type checkers only; what goes through them is anything here.
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Call: TypeAlias = "Callable[[Any, _Context], Awaitable[Any]]"
+_StreamCall: TypeAlias = "Callable[[Any, _Context], AsyncIterator[Any]]"
 
 
 def needs_token(method: str) -> bool:
