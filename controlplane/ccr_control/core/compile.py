@@ -13,10 +13,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
+from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
 from ccr_control.core.presets import completed, named
 from ccr_control.core.schema import AuthConfig, Config, KeyConfig, ModelConfig, ProviderConfig, RouteConfig
-from ccr_control.core.show import config_hash, json_schema, redacted_yaml
+from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 
 __all__ = ["check", "compile_snapshot", "config_hash", "json_schema", "redacted_yaml"]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import yaml
 
-from ccr_control.core.document import UNKNOWN, Document, Path, Place, Tree
+from ccr_control.core.document import UNKNOWN, Document, Path, Place, Tree, path_text
 from ccr_control.core.errors import ConfigInvalid, Problem
 
 MAX_DEPTH = 64  # levels of nesting; libyaml's composer recurses in C and would crash the process far above
@@ -132,8 +132,8 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self.value(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
-        return self._refuse(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")
+            return self._scalar(node, path)
+        return self._refuse(node, path, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")
 
     def _spend(self, node: yaml.Node, depth: int) -> None:
         self.values_left -= 1
@@ -147,24 +147,24 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Tree]:
         merged: dict[str, Tree] = {}
         own: dict[str, Tree] = {}
-        for source in reversed(self._merge_sources(node)):  # of several, the first one wins
+        for source in reversed(self._merge_sources(node, path)):  # of several, the first one wins
             self._spend(source, depth)
             merged |= self._mapping(source, path, depth + 1)
         for key, value in node.value:
             if key.tag == _TAG + "merge":
                 continue
             if not isinstance(key, yaml.ScalarNode):
-                self._refuse(key, "a key must be plain text")
+                self._refuse(key, path, "a key must be plain text")
                 continue
             if key.value in own:
                 first = self.key_places[(*path, key.value)].line
-                self._refuse(key, f"the key {key.value!r} is given twice (first on line {first}): keep one")
+                self._refuse(key, (*path, key.value), f"this key is given twice (first on line {first}): keep one")
                 continue
             self.key_places[(*path, key.value)] = _place(key.start_mark)
             own[key.value] = self.value(value, (*path, key.value), depth + 1)
         return merged | own
 
-    def _merge_sources(self, node: yaml.MappingNode) -> list[yaml.MappingNode]:
+    def _merge_sources(self, node: yaml.MappingNode, path: Path) -> list[yaml.MappingNode]:
         sources: list[yaml.MappingNode] = []
         for key, value in node.value:
             if key.tag != _TAG + "merge":
@@ -173,10 +173,10 @@ class _Builder:
                 if isinstance(source, yaml.MappingNode):
                     sources.append(source)
                 else:
-                    self._refuse(source, "`<<` merges mappings only")
+                    self._refuse(source, path, "`<<` merges mappings only")
         return sources
 
-    def _scalar(self, node: yaml.ScalarNode) -> Tree:
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Tree:
         text: str = node.value
         try:
             match node.tag.removeprefix(_TAG):
@@ -191,9 +191,9 @@ class _Builder:
                 case "float":
                     return float(text)
         except (KeyError, ValueError):
-            return self._refuse(node, f"this is not a {node.tag.removeprefix(_TAG)}")
-        return self._refuse(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")
+            return self._refuse(node, path, f"this is not a {node.tag.removeprefix(_TAG)}")
+        return self._refuse(node, path, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")
 
-    def _refuse(self, node: yaml.Node, message: str) -> None:
+    def _refuse(self, node: yaml.Node, path: Path, message: str) -> None:
         place = _place(node.start_mark)
-        self.problems.append(Problem(self.file, place.line, place.column, "", message))
+        self.problems.append(Problem(self.file, place.line, place.column, path_text(path), message))

@@ -167,7 +167,7 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     PlainSerializer(format_size, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?(?i:B|KB|MB|GB|KiB|MiB|GiB)$"}),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?([KMGkmg][iI]?)?[bB]$"}),
 ]
 ZeroDuration = Annotated[
     timedelta,

@@ -1,4 +1,4 @@
-"""How a configuration is shown: as YAML without secrets, as a hash, as a JSON Schema.
+"""How a configuration is shown: as YAML without secrets, and as a hash.
 
 Pure.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
 
 import yaml
 
@@ -54,12 +53,3 @@ def _hidden(tree: Tree, secrets: set[str]) -> Tree:
     if isinstance(tree, dict):
         return {_hidden(key, secrets): _hidden(item, secrets) for key, item in tree.items()}
     return tree
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of configuration files, for editors and their completion."""
-    schema = Config.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "cc-relay configuration"
-    schema["patternProperties"] = {"^x-": {}}
-    return schema
