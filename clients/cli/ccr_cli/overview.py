@@ -1,0 +1,203 @@
+"""How the relay is: values for `ccr status`, what is wrong with them, and how they read.
+
+Pure. Latencies are milliseconds, times ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigState:
+    """The configuration in force."""
+
+    source: str
+    config_hash: str
+    snapshot_version: int
+    loaded_at: str | None
+    refused_at: str | None
+    refusal_problems: tuple[str, ...]
+    restart_needed: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One ccr-data worker."""
+
+    node_id: str
+    is_connected: bool
+    software_version: str
+    pid: int
+    served_version: int
+    offered_version: int
+    rejected_version: int  # 0: none
+    rejection_reason: str
+    open_requests: int
+    spooled_bytes: int
+    resident_bytes: int
+    last_seen_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """What went to one provider."""
+
+    provider: str
+    requests: int
+    failed: int
+    failed_attempts: int
+    requests_per_s: float
+    first_byte_ms_p50: float
+    first_byte_ms_p99: float
+    total_ms_p50: float
+    total_ms_p99: float
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that `ccr status` shows."""
+
+    control: str
+    relay: str | None  # base URL; None: unknown
+    relay_answers: bool | None  # None: not asked
+    newest_version: int
+    window_s: float
+    config: ConfigState
+    nodes: tuple[NodeState, ...]
+    providers: tuple[ProviderState, ...]
+
+
+def problems(overview: Overview) -> list[str]:
+    """What is not as it should be, in words; empty if all is well."""
+    found = [f"the changed configuration was refused: {problem}" for problem in overview.config.refusal_problems]
+    connected = [node for node in overview.nodes if node.is_connected]
+    if not connected:
+        found.append("no worker is connected to the control plane")
+    for node in connected:
+        if node.rejected_version:
+            found.append(f"{node.node_id} rejects version {node.rejected_version}: {node.rejection_reason}")
+        elif is_behind(node, overview.newest_version):
+            found.append(f"{node.node_id} serves version {node.served_version}, newest is {overview.newest_version}")
+    if overview.relay_answers is False:
+        found.append(f"the relay does not answer at {overview.relay}")
+    return found
+
+
+def is_behind(node: NodeState, newest_version: int) -> bool:
+    """Whether a connected node serves something else than the newest snapshot; normal for some milliseconds."""
+    return node.is_connected and node.served_version != newest_version
+
+
+def facts(overview: Overview) -> list[tuple[str, str]]:
+    """The lines above the tables, each a label and its words."""
+    config = overview.config
+    answers = {True: "", False: " (does not answer)", None: " (not asked)"}[overview.relay_answers]
+    return [
+        ("control plane", f"up at {overview.control}"),
+        ("relay", f"{overview.relay}{answers}" if overview.relay else "unknown"),
+        ("config", f"{config.source} ({config.config_hash[:12]}, snapshot {config.snapshot_version})"),
+        *([("loaded", config.loaded_at)] if config.loaded_at else []),
+        *([("refused", f"{config.refused_at}, the one before stays in force")] if config.refused_at else []),
+        *([("restart for", ", ".join(config.restart_needed))] if config.restart_needed else []),
+        *(("warning", warning) for warning in config.warnings),
+    ]
+
+
+NODE_COLUMNS = ("node", "state", "serves", "offered", "rejected", "open", "spooled", "memory", "pid", "software")
+NODE_NUMBERS = frozenset({2, 3, 4, 5, 6, 7, 8})
+
+
+def node_rows(overview: Overview) -> list[tuple[str, ...]]:
+    """One row for each node."""
+    return [
+        (
+            node.node_id,
+            _node_state(node, overview.newest_version),
+            _or_dash(node.served_version),
+            _or_dash(node.offered_version),
+            _or_dash(node.rejected_version),
+            str(node.open_requests),
+            size_words(node.spooled_bytes),
+            size_words(node.resident_bytes),
+            _or_dash(node.pid),
+            node.software_version or "-",
+        )
+        for node in overview.nodes
+    ]
+
+
+def _node_state(node: NodeState, newest_version: int) -> str:
+    if not node.is_connected:
+        return f"gone ({node.last_seen_at})" if node.last_seen_at else "gone"
+    if node.rejected_version:
+        return "rejecting"
+    return "behind" if is_behind(node, newest_version) else "serving"
+
+
+PROVIDER_COLUMNS = (
+    "provider",
+    "requests",
+    "failed",
+    "moved on",
+    "req/s",
+    "first byte p50/p99",
+    "total p50/p99",
+    "in",
+    "out",
+    "cache read",
+    "cache write",
+)
+PROVIDER_NUMBERS = frozenset(range(1, 11))
+
+
+def provider_rows(overview: Overview) -> list[tuple[str, ...]]:
+    """One row for each provider."""
+    return [
+        (
+            one.provider,
+            str(one.requests),
+            str(one.failed),
+            str(one.failed_attempts),
+            f"{one.requests_per_s:.2f}",
+            f"{time_words(one.first_byte_ms_p50)} / {time_words(one.first_byte_ms_p99)}",
+            f"{time_words(one.total_ms_p50)} / {time_words(one.total_ms_p99)}",
+            count_words(one.input_tokens),
+            count_words(one.output_tokens),
+            count_words(one.cache_read_tokens),
+            count_words(one.cache_write_tokens),
+        )
+        for one in overview.providers
+    ]
+
+
+def _or_dash(number: int) -> str:
+    return str(number) if number else "-"
+
+
+def time_words(time_ms: float) -> str:
+    """`850 ms`, `12.3 s`; a dash for nothing measured."""
+    if not time_ms:
+        return "-"
+    return f"{time_ms / 1000:.1f} s" if time_ms >= 1000 else f"{time_ms:.3g} ms"
+
+
+def count_words(count: int) -> str:
+    """`950`, `12.3k`, `4.5M`."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+def size_words(size_bytes: int) -> str:
+    """`0 B`, `12 KiB`, `48 MiB`."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= size:
+            return f"{size_bytes / size:.0f} {unit}"
+    return f"{size_bytes} B"

@@ -1,0 +1,43 @@
+"""Prints tables and JSON: with rich on a terminal, plain and aligned elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+Row = Sequence[str]
+
+
+def print_table(title: str, columns: Row, rows: Sequence[Row], numeric: frozenset[int] = frozenset()) -> None:
+    """A table under its title; `numeric` columns are aligned to the right. NO_COLOR is rich's own business."""
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 50 ms that scripts need not pay
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number in numeric else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))  # Text: names are not markup
+        Console().print(table)
+    else:
+        print("\n".join([title, *plain_table(columns, rows, numeric)]))
+
+
+def plain_table(columns: Row, rows: Sequence[Row], numeric: frozenset[int]) -> list[str]:
+    """Lines of aligned words, two blanks between columns."""
+    widths = [max(len(row[number]) for row in [columns, *rows]) for number in range(len(columns))]
+    return [
+        "  ".join(
+            word.rjust(width) if number in numeric else word.ljust(width)
+            for number, (word, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [columns, *rows]
+    ]
+
+
+def print_json(value: object) -> None:
+    """One JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,82 @@
+"""`ccr status`: one look at the whole relay."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from ccr_cli import overview, places
+from ccr_cli.failure import EXIT_NOT_WELL
+from ccr_cli.options import Control, Json, StateDir, Url
+from ccr_cli.overview import Overview
+from ccr_cli.places import Door
+from ccr_cli.screen import print_json, print_table
+
+_CATCH_UP_S = 1.0  # a change reaches every node in a fraction of this
+
+
+def status(control: Control = None, state_dir: StateDir = None, url: Url = None, as_json: Json = False) -> None:
+    """Show the control plane, its configuration, the workers and the providers.
+
+    Exit codes: 0 all is well, 1 something is not (a refused configuration, a worker that lags or rejects),
+    3 no control plane answers.
+    """
+    state = places.state_dir(state_dir, os.environ)
+    door = places.control_door(control, state, os.environ)
+    now = _settled(door, state, url)
+    wrong = overview.problems(now)
+    if as_json:
+        print_json({"healthy": not wrong, "problems": wrong, **dataclasses.asdict(now)})
+    else:
+        _print(now, wrong)
+    if wrong:
+        raise typer.Exit(EXIT_NOT_WELL)
+
+
+def _settled(door: Door, state: Path, url: str | None) -> Overview:
+    """How it is; nodes that are just taking up a new snapshot are given a second."""
+    until_s = time.monotonic() + _CATCH_UP_S
+    while True:
+        now = _look(door, state, url)
+        if time.monotonic() > until_s or not any(overview.is_behind(node, now.newest_version) for node in now.nodes):
+            return now
+        time.sleep(0.05)
+
+
+def _look(door: Door, state: Path, url: str | None) -> Overview:
+    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
+    from ccr_cli.reading import config_state, node_state, provider_state  # noqa: PLC0415
+    from ccr_cli.relay import is_healthy  # noqa: PLC0415
+
+    with dialled(door) as control:
+        config, nodes, stats = control.config(), control.nodes(), control.stats()
+    relay = places.relay_url(url, state, os.environ)
+    return Overview(
+        control=door.target,
+        relay=relay,
+        relay_answers=is_healthy(relay) if relay else None,
+        newest_version=nodes.newest_version,
+        window_s=stats.window.ToTimedelta().total_seconds(),
+        config=config_state(config),
+        nodes=tuple(map(node_state, nodes.nodes)),
+        providers=tuple(map(provider_state, stats.providers)),
+    )
+
+
+def _print(now: Overview, wrong: list[str]) -> None:
+    for label, words in overview.facts(now):
+        print(f"{label:<15}{words}")
+    print()
+    print_table("Workers", overview.NODE_COLUMNS, overview.node_rows(now), overview.NODE_NUMBERS)
+    if rows := overview.provider_rows(now):
+        print()
+        title = f"Providers (rates and latencies of the last {now.window_s:.0f} s)"
+        print_table(title, overview.PROVIDER_COLUMNS, rows, overview.PROVIDER_NUMBERS)
+    sys.stdout.flush()
+    for problem in wrong:
+        print(f"problem: {problem}", file=sys.stderr)
