@@ -11,7 +11,7 @@ from ccr_control.core.addresses import is_private
 from ccr_control.core.crosscheck import PROVIDERS, ROUTES
 from ccr_control.core.document import Document, Path, path_text
 from ccr_control.core.errors import Problem
-from ccr_control.core.patterns import covers
+from ccr_control.core.patterns import covers, is_exact
 from ccr_control.core.presets import completed
 from ccr_control.core.schema import Config, RouteConfig
 
@@ -71,14 +71,19 @@ def _unreachable(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _shadowed(config: Config, document: Document) -> Iterator[tuple[Path, str]]:
-    earlier: list[tuple[str, Path]] = []
+    exact: dict[str, Path] = {}
+    wide: list[tuple[str, Path]] = []
     for r, route in enumerate(config.routing.routes):
-        covering = [_first_cover(pattern, earlier) for pattern in _patterns(route)]
+        covering = [exact.get(pattern) or _first_cover(pattern, wide) for pattern in _patterns(route)]
         if all(covering):
             lines = sorted({document.places[at].line for at in covering if at and at in document.places})
             where = f" on line {', '.join(map(str, lines))}" if lines else ""
             yield (*ROUTES, r), f"never used: what it matches goes by an earlier route{where}"
-        earlier += [(pattern, (*ROUTES, r)) for pattern in _patterns(route)]
+        for pattern in _patterns(route):
+            if is_exact(pattern):
+                exact.setdefault(pattern, (*ROUTES, r))
+            else:
+                wide.append((pattern, (*ROUTES, r)))
 
 
 def _patterns(route: RouteConfig) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
 from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
 from ccr_control.core.presets import completed, named
-from ccr_control.core.schema import AuthConfig, Config, KeyConfig, ModelConfig, ProviderConfig, RouteConfig
+from ccr_control.core.schema import AuthConfig, Config, KeyConfig, ModelConfig, ProviderConfig, RouteConfig, Strategy
 from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 
@@ -57,13 +57,17 @@ def compile_snapshot(config: Config, *, version: int, created_at: datetime) -> p
     created = Timestamp()
     created.FromDatetime(created_at)
     asked = _names_asked_for(full)
+    providers = {provider.name: provider for provider in full.providers}
     return pb.Snapshot(
         version=version,
         created_at=created,
         config_hash=config_hash(full),
         auth=_auth(full),
         providers=[_provider(provider, full.server.auth, asked) for provider in full.providers],
-        routes=[*(_route(route, full) for route in full.routing.routes), _default_route(full)],
+        routes=[
+            *(_route(route, full.routing.strategy, providers) for route in full.routing.routes),
+            _default_route(full),
+        ],
         relay=_relay(full),
     )
 
@@ -169,12 +173,11 @@ def _betas(provider: ProviderConfig) -> pb.BetaPolicy:
             return pb.BetaPolicy(forward_all=False, allowed=allowed)
 
 
-def _route(route: RouteConfig, config: Config) -> pb.Route:
-    providers = {provider.name: provider for provider in config.providers}
+def _route(route: RouteConfig, strategy: Strategy, providers: dict[str, ProviderConfig]) -> pb.Route:
     return pb.Route(
         name=route.name or "",
         models=route.match.model or (),
-        strategy=_STRATEGIES[route.strategy or config.routing.strategy],
+        strategy=_STRATEGIES[route.strategy or strategy],
         candidates=[
             pb.Candidate(
                 provider=candidate.provider,

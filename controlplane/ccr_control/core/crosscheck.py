@@ -151,7 +151,9 @@ def _credentials(config: Config, document: Document) -> Iterator[Finding]:
                 ways += ", or set `server.auth.allow_subscription: true` to use the clients' own subscriptions"
             elif provider.type == "anthropic-compatible":
                 ways += ", or set `auth_style: none` if it needs no credential"
-            yield Finding((*at, "keys"), f"it has none: {ways}", (*kind, (*at, "auth_style"), (*at, "enabled")))
+            yield Finding(
+                (*at, "keys"), f"the provider has no credential: {ways}", (*kind, (*at, "auth_style"), (*at, "enabled"))
+            )
         labels = [((*at, "keys", j, "label"), key.label or "") for j, key in enumerate(provider.keys)]
         yield from _twice(document, labels, "label of a key")
         for path, label in labels:

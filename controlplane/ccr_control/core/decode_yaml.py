@@ -106,7 +106,9 @@ def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
         message = "a second document begins here: a configuration is one document, remove the `---`"
     else:
         message = ", ".join(part for part in (error.context, error.problem) if part)
-        message = f"not valid YAML: {message}"
+        begun = error.context_mark.line + 1 if error.context_mark else place.line
+        where = f" (it began on line {begun})" if begun != place.line else ""
+        message = f"not valid YAML: {message}{where}"
     return Problem(file, place.line, place.column, "", message)
 
 

@@ -95,7 +95,7 @@ def path_text(path: Iterable[str | int]) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step):
+        elif _PLAIN_KEY.fullmatch(step) and not looks_secret(step):
             text += f".{step}" if text else step
         else:
             text += f"[{quote(step)}]"

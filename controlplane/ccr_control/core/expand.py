@@ -33,6 +33,11 @@ def expand(document: Document, env: Mapping[str, str]) -> Expanded:
     return Expanded(data, frozenset(walk.unresolved), tuple(walk.problems))
 
 
+def _is_unicode(text: str) -> bool:
+    """False for the lone surrogates that stand for undecodable bytes of the environment."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def escape(text: str) -> str:
     """The text as it must be written to come out of `expand` unchanged."""
     return text.replace("${", "$${")
@@ -87,6 +92,8 @@ class _Walk:
         if default is not None and "${" in default:
             return "", f"the default of ${{{name}:-…}} cannot hold another variable"
         value = self.env.get(name)
+        if value and not _is_unicode(value):
+            return "", f"the environment variable {name} is not UTF-8"
         if value or (value is not None and default is None):
             return value, ""
         if default is not None:

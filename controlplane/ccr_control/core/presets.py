@@ -7,6 +7,7 @@ Pure. A table and the function that fills in a provider's unset fields from it. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ccr_control.core import catalogue
 from ccr_control.core.patterns import fits, is_exact
@@ -170,10 +171,15 @@ def _models(provider: ProviderConfig, preset: Preset, served: tuple[str, ...]) -
         listed = list(provider.models)
     else:
         asked = provider.model_copy(update={"serves": served})
-        listed = [ModelConfig(id=model) for model in preset.models if is_served(asked, model)]
+        listed = [_known(model) for model in preset.models if is_served(asked, model)]
     known = {model.id for model in listed}
     listed += [ModelConfig(id=name) for name in provider.model_mapping if is_exact(name) and name not in known]
-    return tuple(named(model) for model in listed)
+    return tuple(model if model.display_name else named(model) for model in listed)
+
+
+@lru_cache(maxsize=256)
+def _known(model: str) -> ModelConfig:
+    return named(ModelConfig(id=model))
 
 
 def named(model: ModelConfig) -> ModelConfig:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -45,12 +45,12 @@ class Pem:
         return self.file
 
 
-def unavailable(*names: str, what: str) -> Callable[[Any], Any]:
-    """Refuses names that are part of the design but not of this release."""
+def unavailable(*names: str, available: object, what: str) -> Callable[[Any], Any]:
+    """Refuses names that are part of the design but not of this release; `available` is the Literal of those that are."""
 
     def check(value: Any) -> Any:
         if isinstance(value, str) and value in names:
-            raise ValueError(f"{what} {value} is not available yet")
+            raise ValueError(f"{what} {value} is not available yet: use {', '.join(get_args(available))}")
         return value
 
     return check
@@ -124,6 +124,12 @@ def _header_name(value: Any) -> str:
     return name
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable() or not 1 <= len(value) <= 200:
+        raise ValueError("must be 1 to 200 printable characters")
+    return value
+
+
 def _timestamp(value: str) -> str:
     if not _RFC3339.fullmatch(value):
         raise ValueError("must be a time as in RFC 3339, such as 2026-10-21T00:00:00Z")
@@ -183,5 +189,6 @@ ModelName = Annotated[str, PlainValidator(_plain_text("a model name")), _TEXT]
 Pattern = Annotated[str, PlainValidator(_plain_text("a model name or pattern")), _TEXT]
 ServesPattern = Annotated[Pattern, AfterValidator(_serves_pattern)]
 HeaderName = Annotated[str, PlainValidator(_header_name), _TEXT]
+DisplayName = Annotated[str, AfterValidator(_printable)]
 Timestamp = Annotated[str, BeforeValidator(yaml_dates), AfterValidator(_timestamp)]
 CaFile = Annotated[Pem, PlainValidator(_pem), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string"})]

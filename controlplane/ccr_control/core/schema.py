@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ccr_control.core.addresses import Address, BaseUrl, Listen, LoopbackListen, Origin
 from ccr_control.core.scalars import (
     CaFile,
+    DisplayName,
     Flag,
     HeaderName,
     Int,
@@ -33,16 +34,21 @@ from ccr_control.core.scalars import (
 )
 from ccr_control.core.secret import Credential, HeaderValue
 
+_Type = Literal["anthropic", "zai", "ollama", "anthropic-compatible"]
 ProviderType = Annotated[
-    Literal["anthropic", "zai", "ollama", "anthropic-compatible"],
-    BeforeValidator(unavailable("bedrock", "azure", "vertex", what="the provider type")),
+    _Type, BeforeValidator(unavailable("bedrock", "azure", "vertex", available=_Type, what="the provider type"))
 ]
 PresetName = Literal["minimax", "moonshot", "deepseek", "openrouter", "vllm", "llama-cpp", "lm-studio"]
 AuthStyle = Literal["x-api-key", "bearer", "both", "none"]
 SystemTurns = Literal["pass", "fold", "reject"]
+_Ordering = Literal["simple-shuffle", "round-robin", "weighted-round-robin", "failover"]
 Strategy = Annotated[
-    Literal["simple-shuffle", "round-robin", "weighted-round-robin", "failover"],
-    BeforeValidator(unavailable("cost-based", "latency-based", "least-loaded", "model-based", what="the strategy")),
+    _Ordering,
+    BeforeValidator(
+        unavailable(
+            "cost-based", "latency-based", "least-loaded", "model-based", available=_Ordering, what="the strategy"
+        )
+    ),
 ]
 Weight = Annotated[Int, Field(ge=1, le=1_000_000)]
 Priority = Annotated[Int, Field(ge=0, le=1_000_000)]
@@ -189,7 +195,7 @@ class ModelConfig(Section):
 
     id: ModelName
     """The name a client says."""
-    display_name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    display_name: DisplayName | None = None
     """The name for people. Absent: made from the id."""
     created_at: Timestamp | None = None
     """When it was published, RFC 3339."""

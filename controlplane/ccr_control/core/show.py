@@ -37,7 +37,7 @@ def redacted_yaml(config: Config) -> str:
     secrets = {key.key.reveal() for provider in full.providers for key in provider.keys}
     secrets |= {client.key.reveal() for client in (full.server.auth.keys if full.server.auth else ())}
     hidden = _hidden(shown, {secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN})
-    return yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(hidden, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _header(name: str, value: Secret) -> str:
