@@ -1,0 +1,78 @@
+# Everything a developer does here. `make run` and `make test` work on a fresh machine: they set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PROTOS := $(wildcard proto/ccr_rpc/v1/*.proto)
+# Touched whenever code is generated.
+GENERATED := proto/gen/ccr_rpc/__init__.py
+PYTEST := $(BIN)/pytest
+SOURCES := dataplane controlplane clients/cli demo tests hatch_build.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup proto format lint types contracts generated unit property golden integration faults check test run bench
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) $(GENERATED) ## make the environment in .venv
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "Python's venv module is incomplete; install it, as root: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt hatch_build.py | $(BIN)/python
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# The build hook generates at setup; this is for a contract that changed since.
+$(GENERATED): $(PROTOS) | $(STAMP)
+	$(BIN)/python hatch_build.py
+
+proto: $(STAMP) ## generate the code of the contract
+	$(BIN)/python hatch_build.py
+
+format: setup ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+lint: setup contracts generated ## check style, import contracts and that generated code is current
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+contracts: setup
+	$(BIN)/lint-imports
+
+generated: setup
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python hatch_build.py "$$fresh" && \
+	    diff -r --exclude=__pycache__ "$$fresh" proto/gen || \
+	    { echo "proto/gen is out of date: make proto" >&2; exit 1; }
+
+types: setup ## check types, strictly
+	$(BIN)/mypy
+
+# A kind of test that has no files yet is no failure.
+unit property golden integration faults: setup
+	@if ls tests/$@/test_*.py >/dev/null 2>&1; then $(PYTEST) tests/$@ $(ARGS); else echo "no tests in tests/$@"; fi
+
+unit: ## one behaviour each
+property: ## what always holds
+golden: ## given input, expected output
+integration: ## real processes, real sockets
+faults: ## the same while things break
+
+check: lint types ## everything that CI runs; changes no file
+	$(PYTEST) $(ARGS)
+
+test: check ## set up, then check
+
+run: setup ## start the relay; ARGS="--workers 2" are for `ccr serve`
+	@$(BIN)/ccr serve $(ARGS)
+
+bench: setup ## measure speed against a direct connection and nginx
+	bench/run $(ARGS)
