@@ -12,14 +12,14 @@ from ccr_control.core.crosscheck import PROVIDERS, ROUTES
 from ccr_control.core.document import Document, Path, path_text
 from ccr_control.core.errors import Problem
 from ccr_control.core.patterns import covers, is_exact
-from ccr_control.core.presets import completed
+from ccr_control.core.presets import completed, takes_leftovers
 from ccr_control.core.schema import Config, RouteConfig
 
 
 def advice(config: Config, document: Document) -> list[Problem]:
     """The warnings about a valid configuration."""
     full = completed(config)
-    findings = [*_unprotected(config), *_without_effect(config, document)]
+    findings = [*_unprotected(config), *_without_effect(config, document), *_ambiguous(config)]
     findings += [*_shared_secrets(full), *_unreachable(full), *_shadowed(full, document)]
     return [document.problem(path, message) for path, message in findings]
 
@@ -55,6 +55,14 @@ def _shared_secrets(config: Config) -> Iterator[tuple[Path, str]]:
             earlier = first.setdefault(key.key.reveal(), path)
             if earlier != path:
                 yield path, f"the same secret as {path_text(earlier)}: two labels for it add no capacity"
+
+
+def _ambiguous(config: Config) -> Iterator[tuple[Path, str]]:
+    """Local runtimes that may have anything: with two of them, a request may go to the one that lacks the model."""
+    taking = [i for i, provider in enumerate(config.providers) if provider.enabled and takes_leftovers(provider)]
+    if len(taking) > 1:
+        for i in taking:
+            yield (*PROVIDERS, i), "more than one provider says nothing about its models: list them in `models`"
 
 
 def _unreachable(config: Config) -> Iterator[tuple[Path, str]]:

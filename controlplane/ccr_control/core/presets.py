@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ccr_control.core import catalogue
-from ccr_control.core.patterns import fits, is_exact
+from ccr_control.core.patterns import covers, fits, is_exact
 from ccr_control.core.schema import (
     AuthConfig,
     AuthStyle,
@@ -41,6 +41,7 @@ class Preset:
 
 
 # A local runtime serves whatever is installed on it, which is nothing called "claude" unless a mapping says so.
+# `completed` adds what other providers serve.
 _WHATEVER_IS_INSTALLED = ("*", "!*claude*")
 
 PRESETS = {
@@ -210,6 +211,28 @@ def completed(config: Config) -> Config:
         update={
             "server": config.server.model_copy(update={"auth": config.server.auth or AuthConfig(mode="none")}),
             "routing": config.routing.model_copy(update={"routes": routes}),
-            "providers": tuple(filled(provider) for provider in config.providers),
+            "providers": _with_leftovers(config.providers),
         }
+    )
+
+
+def takes_leftovers(provider: ProviderConfig) -> bool:
+    """Whether a provider, as configured, serves whatever no other one does."""
+    return provider.serves is None and provider.models is None and preset_of(provider).serves == _WHATEVER_IS_INSTALLED
+
+
+def _with_leftovers(providers: tuple[ProviderConfig, ...]) -> tuple[ProviderConfig, ...]:
+    """The providers filled; those that did not say what they have leave to the others what these serve."""
+    full = tuple(filled(provider) for provider in providers)
+    claims = dict.fromkeys(
+        pattern
+        for said, provider in zip(providers, full, strict=True)
+        if provider.enabled and not takes_leftovers(said)
+        for pattern in (*(provider.serves or ()), *provider.model_mapping)
+        if pattern != "*" and not pattern.startswith("!") and not covers("*claude*", pattern)
+    )
+    left = tuple(f"!{pattern}" for pattern in claims)
+    return tuple(
+        provider.model_copy(update={"serves": (*(provider.serves or ()), *left)}) if takes_leftovers(said) else provider
+        for said, provider in zip(providers, full, strict=True)
     )

@@ -46,7 +46,7 @@ class Pem:
 
 
 def unavailable(*names: str, available: object, what: str) -> Callable[[Any], Any]:
-    """Refuses names that are part of the design but not of this release; `available` is the Literal of those that are."""
+    """Refuses names that are part of the design but not of this release; `available` is a Literal."""
 
     def check(value: Any) -> Any:
         if isinstance(value, str) and value in names:
