@@ -5,9 +5,10 @@ Keys are compared as SHA-256 hashes: the look-up's time depends on the hash, whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from urllib.parse import urlsplit
+
+import msgspec
 
 from ccr_data.core.errors import FromWebPage, Unauthorized
 from ccr_data.core.snapshot import AuthMode, AuthPolicy
@@ -17,12 +18,14 @@ SUBSCRIPTION = "subscription"
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A request that may pass."""
 
     client: str  # name of the relay key's holder; empty where no key is needed
-    own_token: bytes | None = field(default=None, repr=False)  # a subscription token, to be passed on
+    own_token: bytes | None = None  # a subscription token, to be passed on
+
+    def __repr__(self) -> str:
+        return f"Admitted(client={self.client!r})"
 
 
 def admit(policy: AuthPolicy, special: dict[bytes, bytes]) -> Admitted:
@@ -55,12 +58,12 @@ def refuse_web_pages(special: dict[bytes, bytes]) -> None:
     Without keys, a page on the web could otherwise spend the user's money through a relay on loopback (also by DNS rebinding).
     """
     if _host(b"//" + special.get(b"host", b"localhost")) not in _LOOPBACK_NAMES:
-        raise FromWebPage("a relay without keys answers only as localhost; configure server.auth.keys to use other names")
+        raise FromWebPage(
+            "a relay without keys answers only as localhost; configure server.auth.keys to use other names"
+        )
     origin = special.get(b"origin")
     if origin is not None and _host(origin) not in _LOOPBACK_NAMES:
         raise FromWebPage("a relay without keys does not answer web pages; configure server.auth.keys")
-
-
 
 
 def _bearer(authorization: bytes) -> bytes:

@@ -38,19 +38,19 @@ _TABLE: dict[type[RequestError], tuple[int, str]] = {
     NotReady: (503, "api_error"),
 }
 _REASON_PHRASE = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Request Entity Too Large",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
+    200: b"OK",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Request Entity Too Large",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
 }
 # No attempt got an answer: what to say, by the last attempt's reason.
 _NO_ANSWER = {
@@ -68,16 +68,15 @@ def error_body(kind: str, message: str, request_id: str) -> bytes:
     return msgspec.json.encode(error)
 
 
-def answer(
-    status: int, body: bytes, *, headers: tuple[tuple[str, str], ...] = (), is_head: bool = False, closes: bool = False
-) -> bytes:
-    """A whole JSON answer as bytes. With `is_head` the body is only announced."""
-    lines = [f"HTTP/1.1 {status} {_REASON_PHRASE.get(status, 'Status')}", "content-type: application/json"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    lines.append(f"content-length: {len(body)}")
-    if closes:
-        lines.append("connection: close")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+def answer(status: int, body: bytes, own_lines: bytes = b"", *, is_head: bool = False, closes: bool = False) -> bytes:
+    """A whole JSON answer as bytes; each of `own_lines` ends in CRLF. With `is_head` the body is only announced."""
+    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n%b\r\n" % (
+        status,
+        _REASON_PHRASE.get(status, b"Status"),
+        own_lines,
+        len(body),
+        b"connection: close\r\n" if closes else b"",
+    )
     return head if is_head else head + body
 
 
@@ -89,12 +88,14 @@ def status_of(error: RequestError) -> tuple[int, str]:
 def refusal(error: RequestError, request_id: str, *, is_head: bool = False, closes: bool = False) -> bytes:
     """The answer to a request that the relay does not serve."""
     status, kind = status_of(error)
-    headers: tuple[tuple[str, str], ...] = (("request-id", request_id),)
+    lines = f"request-id: {request_id}\r\n"
     if isinstance(error, WrongMethod):
-        headers += (("allow", error.allowed),)
+        lines += f"allow: {error.allowed}\r\n"
     if isinstance(error, NotReady):
-        headers += (("retry-after", "1"),)
-    return answer(status, error_body(kind, str(error), request_id), headers=headers, is_head=is_head, closes=closes)
+        lines += "retry-after: 1\r\n"
+    return answer(
+        status, error_body(kind, str(error), request_id), lines.encode("latin-1"), is_head=is_head, closes=closes
+    )
 
 
 def no_answer(reason: Reason, provider: str, attempts: int) -> tuple[int, str, str]:

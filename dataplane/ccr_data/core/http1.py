@@ -10,8 +10,10 @@ that, as a whole. Lines with secrets, and lines that never come twice, are not r
 
 from __future__ import annotations
 
+import enum
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from ccr_data.core.errors import BadRequest, UpstreamBroken
 
@@ -24,8 +26,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x8
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _HEX = b"0123456789abcdefABCDEF"
 
-# What becomes of a header line. A line with a meaning of its own is represented by the pair (name, value).
-Entry = bool | tuple[bytes, bytes]
+# What becomes of a header line: KEEP, DROP, or for one that the relay reads (name, value, whether it goes on as it came).
+Entry = bool | tuple[bytes, bytes, bool]
 KEEP, DROP = True, False
 
 _HOP_BY_HOP = frozenset(
@@ -48,20 +50,26 @@ _REQUEST_SPECIAL = frozenset(
 _REQUEST_DROPPED = _HOP_BY_HOP | {b"accept-encoding", b"cookie"}
 # Headers that are passed on, and read besides.
 _REQUEST_READ = frozenset((b"x-claude-code-session-id", b"x-claude-code-agent-id", b"anthropic-beta"))
-_SECRET = frozenset((b"x-api-key", b"authorization"))
 
 _ANSWER_SPECIAL = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 # `alt-svc` and `strict-transport-security` speak of the provider's host and would be taken to speak of the relay's.
 _ANSWER_DROPPED = _HOP_BY_HOP | {b"alt-svc", b"strict-transport-security"}
 _ANSWER_READ = frozenset(
-    (b"content-type", b"content-encoding", b"retry-after", b"request-id", b"anthropic-organization-id", b"x-should-retry")
+    (
+        b"content-type",
+        b"content-encoding",
+        b"retry-after",
+        b"request-id",
+        b"anthropic-organization-id",
+        b"x-should-retry",
+    )
 )
 _RATE_LIMIT = b"anthropic-ratelimit-"
-_NEVER_TWICE = frozenset((b"date", b"request-id", b"cf-ray", b"x-request-id", b"x-stainless-retry-count"))
+# Secrets are never kept, and what differs every time would only fill the memory.
+_NOT_REMEMBERED = frozenset((b"x-api-key", b"authorization", b"request-id"))
 
 
-@dataclass(slots=True, eq=False)
-class RequestHead:
+class RequestHead(msgspec.Struct, gc=False):
     """The head of a client's request."""
 
     method: bytes
@@ -75,8 +83,7 @@ class RequestHead:
     is_http10: bool
 
 
-@dataclass(slots=True, eq=False)
-class AnswerHead:
+class AnswerHead(msgspec.Struct, gc=False):
     """The head of an upstream's answer."""
 
     status: int
@@ -86,51 +93,73 @@ class AnswerHead:
     content_length: int | None
     is_chunked: bool
     is_keep_alive: bool
+    is_event_stream: bool  # an SSE stream that the relay can read
 
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the body is an SSE stream that the relay can read."""
-        return (
-            self.special.get(b"content-type", b"").lstrip().lower().startswith(b"text/event-stream")
-            and self.special.get(b"content-encoding", b"identity").strip().lower() == b"identity"
-        )
+
+class _Meaning(enum.Enum):
+    """What a header is to the relay."""
+
+    PASSED = 0  # goes on as it came
+    DROPPED = 1  # of this hop only
+    READ = 2  # goes on as it came, and is read
+    TAKEN = 3  # is read or replaced, and does not go on as it came
+
+
+def _meanings(taken: frozenset[bytes], read: frozenset[bytes], dropped: frozenset[bytes]) -> dict[bytes, _Meaning]:
+    return (
+        dict.fromkeys(taken, _Meaning.TAKEN)
+        | dict.fromkeys(read, _Meaning.READ)
+        | dict.fromkeys(dropped, _Meaning.DROPPED)
+    )
+
+
+_OF_REQUEST = _meanings(_REQUEST_SPECIAL, _REQUEST_READ, _REQUEST_DROPPED)
+_OF_ANSWER = _meanings(_ANSWER_SPECIAL, _ANSWER_READ, _ANSWER_DROPPED)
 
 
 class LineMemory:
     """Header lines already classified. One for requests and one for answers, each bounded."""
 
-    __slots__ = ("_known", "_of_request")
+    __slots__ = ("_known", "_meaning_of")
 
     def __init__(self, *, of_request: bool) -> None:
         self._known: dict[bytes, Entry] = {}
-        self._of_request = of_request
+        self._meaning_of = _OF_REQUEST if of_request else _OF_ANSWER
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def sort(self, lines: list[bytes], first: int) -> tuple[list[bytes], dict[bytes, bytes]]:
-        """Header lines to pass on, and the values of those with a meaning, from `lines[first:]`.
+    def sort(self, lines: list[bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """Header lines to pass on, and the values of those with a meaning; the first of `lines` is not a header.
 
-        Raises BadRequest for a malformed line, or a second Host, Content-Length or Transfer-Encoding.
+        Raises BadRequest for a malformed line, or a second Host, Content-Length, Transfer-Encoding or credential.
         """
-        if len(lines) - first > MAX_HEADER_LINES:
+        if len(lines) > MAX_HEADER_LINES:
             raise BadRequest(f"more than {MAX_HEADER_LINES} header lines")
-        known = self._known
+        get = self._known.get
         kept: list[bytes] = []
+        keep = kept.append
         special: dict[bytes, bytes] = {}
-        for line in lines[first:] if first else lines:
-            entry = known.get(line)
+        first = True
+        for line in lines:
+            entry = get(line)
+            if entry is True:
+                keep(line)
+                continue
+            if first:  # the request or status line
+                first = False
+                continue
             if entry is None:
                 entry = self._classify(line)
-            if entry is True:
-                kept.append(line)
-            elif entry is not False:
-                name, value = entry
-                if name in special:
-                    value = _joined(name, special[name], value)
-                special[name] = value
-                if name in _REQUEST_READ or name in _ANSWER_READ or name.startswith(_RATE_LIMIT):
-                    kept.append(line)
+                if entry is True:
+                    keep(line)
+                    continue
+            if entry is False:
+                continue
+            name, value, is_passed_on = entry
+            special[name] = _joined(name, special[name], value) if name in special else value
+            if is_passed_on:
+                keep(line)
         if b"connection" in special:
             kept = _without_named(kept, special[b"connection"])
         return kept, special
@@ -140,23 +169,22 @@ class LineMemory:
         if match is None:
             raise BadRequest("a header line is malformed")
         name = match[1].lower()
-        entry = self._entry_of(name, match[2].rstrip(b" \t"))
-        rare = name in _SECRET or name in _NEVER_TWICE or name.startswith(_RATE_LIMIT) or name == b"content-length"
-        if not rare and len(line) <= MAX_REMEMBERED_LINE_BYTES:
+        meaning = self._meaning_of.get(name)
+        if meaning is None:
+            if not name.startswith(_RATE_LIMIT):
+                return self._remembered(line, KEEP)
+            return (name, match[2].rstrip(b" \t"), True)
+        if meaning is _Meaning.DROPPED:
+            return self._remembered(line, DROP)
+        entry = (name, match[2].rstrip(b" \t"), meaning is _Meaning.READ)
+        return entry if name in _NOT_REMEMBERED else self._remembered(line, entry)
+
+    def _remembered(self, line: bytes, entry: Entry) -> Entry:
+        if len(line) <= MAX_REMEMBERED_LINE_BYTES:
             if len(self._known) >= MAX_REMEMBERED_LINES:
                 self._known.clear()
             self._known[line] = entry
         return entry
-
-    def _entry_of(self, name: bytes, value: bytes) -> Entry:
-        if self._of_request:
-            if name in _REQUEST_DROPPED:
-                return DROP
-            return (name, value) if name in _REQUEST_SPECIAL or name in _REQUEST_READ else KEEP
-        if name in _ANSWER_DROPPED:
-            return DROP
-        is_read = name in _ANSWER_SPECIAL or name in _ANSWER_READ or name.startswith(_RATE_LIMIT)
-        return (name, value) if is_read else KEEP
 
 
 def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
@@ -206,7 +234,7 @@ def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:
     if match is None:
         raise BadRequest("the request line is malformed")
     method, target, minor = match.groups()
-    kept, special = memory.sort(lines, 1)
+    kept, special = memory.sort(lines)
     is_http10 = minor == b"0"
     if not is_http10 and b"host" not in special:
         raise BadRequest("the header host is missing")
@@ -233,7 +261,7 @@ def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
     if match is None:
         raise UpstreamBroken("the status line is malformed")
     try:
-        kept, special = memory.sort(lines, 1)
+        kept, special = memory.sort(lines)
         chunked = _is_chunked(special)
         length = _length(special)
     except BadRequest as error:
@@ -247,6 +275,8 @@ def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
         length,
         chunked,
         _stays_open(special, is_http10=is_http10) if b"connection" in special else not is_http10,
+        special.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+        and special.get(b"content-encoding", b"identity").lower() == b"identity",
     )
 
 

@@ -39,7 +39,11 @@ class Pins:
     def put(self, session: str, provider: str, key_label: str, now_s: float) -> None:
         """Note that the session was served there."""
         pin = self._pins.get(session)
-        if pin is not None and (pin.provider, pin.key_label) == (provider, key_label) and pin.until_s - now_s > PIN_LIFETIME_S / 2:
+        if (
+            pin is not None
+            and (pin.provider, pin.key_label) == (provider, key_label)
+            and pin.until_s - now_s > PIN_LIFETIME_S / 2
+        ):
             self._pins.move_to_end(session)
             return
         self._pins[session] = Pin(provider, key_label, now_s + PIN_LIFETIME_S)

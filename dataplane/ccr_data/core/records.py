@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 
 class Endpoint(enum.Enum):
@@ -45,8 +47,7 @@ class Reason(enum.Enum):
         return self not in (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT)
 
 
-@dataclass(slots=True)
-class Tokens:
+class Tokens(msgspec.Struct, gc=False):
     """Tokens by kind, as the provider reported them; the last report of a stream counts."""
 
     input: int = 0
@@ -57,8 +58,7 @@ class Tokens:
     thinking: int = 0
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct, gc=False):
     """One upstream request."""
 
     provider: str
@@ -72,8 +72,7 @@ class AttemptRecord:
     total_s: float = 0.0
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """One finished request."""
 
     request_id: str
@@ -87,11 +86,11 @@ class Record:
     streamed: bool = False
     status: int = 0
     outcome: Outcome = Outcome.REFUSED
-    attempts: list[AttemptRecord] = field(default_factory=list)
+    attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
     first_byte_s: float = 0.0
     total_s: float = 0.0
     overhead_s: float = 0.0
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: Tokens = msgspec.field(default_factory=Tokens)
     request_bytes: int = 0
     answer_bytes: int = 0
     snapshot_version: int = 0

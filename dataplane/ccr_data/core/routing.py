@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from ccr_data.core.errors import NoSuchModel, NotSupported
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
@@ -29,8 +31,7 @@ class _Weighted(Protocol):
 W = TypeVar("W", bound=_Weighted)
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True, gc=False):
     """What a request asks of a provider."""
 
     count_tokens: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ccr_data.core.patterns import best_fit, fits_any
 
@@ -57,14 +58,13 @@ class Strategy(enum.Enum):
     FAILOVER = "failover"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a connection goes. Two providers with equal origins share connections."""
+class Origin(NamedTuple):
+    """Where a connection goes. Two providers with equal origins share connections. A tuple, because it is hashed often."""
 
     scheme: str  # "http" or "https"
     host: str
     port: int
-    ca_pem: str = field(default="", repr=False)  # trusted instead of the system's certificates
+    ca_pem: str = ""  # trusted instead of the system's certificates
 
     @property
     def authority(self) -> str:
@@ -199,6 +199,7 @@ class Target:
     model: str | None  # the name to put into the request; None: leave the client's
     path_prefix: bytes
     header_lines: bytes = field(repr=False)  # Host, credentials, the provider's own headers; each ends in CRLF
+    answer_lines: bytes  # the beginning of what the relay adds to answers from here
 
     @property
     def label(self) -> str:
@@ -280,4 +281,5 @@ def target(provider: Provider, key: Key | None, model: str | None) -> Target:
         lines.append(f"authorization: Bearer {key.secret}")
     lines += [f"{name}: {value}" for name, value in provider.headers]
     head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
-    return Target(provider, key, model, provider.base_path.encode("ascii"), head)
+    answer_lines = f"x-cc-relay-provider: {provider.name}\r\nx-cc-relay-request-id: ".encode("latin-1")
+    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines)

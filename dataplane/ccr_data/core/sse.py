@@ -159,9 +159,7 @@ class UsageTap:
         if name.rstrip(b"\r").endswith(b"message_stop"):
             self.has_ended = True
             return
-        payload = b"".join(
-            line[5:].strip(b" ") for line in _LINE_END.split(rest) if line.startswith(b"data:")
-        )
+        payload = b"".join(line[5:].strip(b" ") for line in _LINE_END.split(rest) if line.startswith(b"data:"))
         try:
             decoded = _decode_event(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

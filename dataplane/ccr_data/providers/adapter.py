@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from ccr_data.core.http1 import RequestHead
 from ccr_data.core.peek import Peek
 from ccr_data.core.snapshot import Target
 
 
-@dataclass(slots=True, eq=False)
-class ClientRequest:
+class ClientRequest(msgspec.Struct):
     """A client's whole request. The body is as it came, without any transfer coding."""
 
     head: RequestHead
-    body: bytes = field(repr=False)
+    body: bytes
     peek: Peek | None  # None where the body is not a Messages request
-    own_token: bytes | None = field(default=None, repr=False)  # a subscription token to be passed on
+    own_token: bytes | None = None  # a subscription token to be passed on
+
+    def __repr__(self) -> str:
+        return f"ClientRequest({len(self.body)} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """The bytes that go upstream."""
 
-    head: bytes = field(repr=False)  # with the empty line
-    body: tuple[bytes, ...] = field(repr=False)
+    head: bytes  # with the empty line
+    body: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        return f"UpstreamRequest({sum(map(len, self.body))} bytes)"
 
 
 class ProviderAdapter(Protocol):

@@ -239,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
         self.write(self._refusal(error, closes=True))
         self._parts = []
         self._buffer = self._waiting = b""
-        is_broken = self._head is None or self._reading is Reading.HEAD and isinstance(error, BadRequest)
+        is_broken = self._head is None or (self._reading is Reading.HEAD and isinstance(error, BadRequest))
         if self._transport is None or is_broken or isinstance(error, TooSlow):
             self._close()
             return

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from ccr_data.core import answers, catalogue
 from ccr_data.core.admit import Admitted, admit
-from ccr_data.core.errors import BodyTooLarge, NoSuchEndpoint, NotReady, NotSupported, RequestError, Unauthorized, WrongMethod
+from ccr_data.core.errors import (
+    BodyTooLarge,
+    NoSuchEndpoint,
+    NotReady,
+    NotSupported,
+    RequestError,
+    Unauthorized,
+    WrongMethod,
+)
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pins
@@ -78,7 +86,9 @@ class Relay:
         """The snapshot for a request that begins now. Raises NotReady."""
         current = self.store.current
         if current is None:
-            raise NotReady("the relay has no configuration yet; its control plane has not been reached since it was installed")
+            raise NotReady(
+                "the relay has no configuration yet; its control plane has not been reached since it was installed"
+            )
         return current
 
     # --- the endpoints --------------------------------------------------------------------------------------------
@@ -163,7 +173,8 @@ class Relay:
             record.route = routed.route.name
             needs = Needs(
                 count_tokens=endpoint is Endpoint.COUNT_TOKENS,
-                documents=any(not choice.provider.traits.documents for choice in routed.choices) and b'"document"' in body,
+                documents=any(not choice.provider.traits.documents for choice in routed.choices)
+                and b'"document"' in body,
                 own_token=admitted.own_token is not None,
             )
             record.session = _session(head, body)
@@ -178,7 +189,9 @@ class Relay:
             raise
         if needs.documents and not targets[0].provider.traits.documents:
             record.warning = f"provider {targets[0].provider.name} does not read document blocks"
-        exchange = Exchange(self, client, ClientRequest(head, body, peeked, admitted.own_token), snapshot, record, targets)
+        exchange = Exchange(
+            self, client, ClientRequest(head, body, peeked, admitted.own_token), snapshot, record, targets
+        )
         exchange.start()
         return exchange
 
@@ -219,7 +232,9 @@ class Relay:
 
     # --- what exchanges tell ----------------------------------------------------------------------------------------
 
-    def note_failure(self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float) -> None:
+    def note_failure(
+        self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
+    ) -> None:
         """An attempt failed: pass its target over for a while."""
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
@@ -230,7 +245,9 @@ class Relay:
         if cooldown_s > 0:
             self.cooldowns.note(failed, reason, now_s + cooldown_s)
 
-    def exchange_over(self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None, now_unix_s: float) -> None:
+    def exchange_over(
+        self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None, now_unix_s: float
+    ) -> None:
         """An exchange has ended; its record is final."""
         self.exchanges.discard(exchange)
         if record.outcome is Outcome.SERVED:
@@ -290,7 +307,11 @@ def _pin_key(record: Record) -> str:
 
 def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | None:
     for provider in snapshot.providers.values():
-        if not provider.is_enabled or provider.type is not ProviderType.ANTHROPIC or not provider.traits.batches_and_files:
+        if (
+            not provider.is_enabled
+            or provider.type is not ProviderType.ANTHROPIC
+            or not provider.traits.batches_and_files
+        ):
             continue
         if has_own_token and provider.accepts_subscription:
             return target(provider, None, None)

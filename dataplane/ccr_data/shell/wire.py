@@ -89,7 +89,9 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
     """The snapshot as values, checked for all that the data plane relies on. Raises SnapshotInvalid."""
     _require(message.version > 0, "the snapshot has no version")
     _require(message.auth.mode in _AUTH_MODES, "auth.mode is unknown to this node")
-    _require(all(len(client.key_sha256) == 32 for client in message.auth.clients), "a client's key hash is not 32 bytes")
+    _require(
+        all(len(client.key_sha256) == 32 for client in message.auth.clients), "a client's key hash is not 32 bytes"
+    )
     auth = AuthPolicy(
         _AUTH_MODES[message.auth.mode],
         {client.key_sha256: client.name for client in message.auth.clients},
@@ -115,7 +117,9 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
     _require(message.traits.system_turns in _SYSTEM_TURNS, f"{where}: its system_turns are unknown to this node")
     headers = tuple((header.name, header.value) for header in message.headers)
     _require(
-        all(_HEADER_NAME.fullmatch(name) and name not in _FRAMING and _HEADER_VALUE.fullmatch(v) for name, v in headers),
+        all(
+            _HEADER_NAME.fullmatch(name) and name not in _FRAMING and _HEADER_VALUE.fullmatch(v) for name, v in headers
+        ),
         f"{where}: a header is malformed, or not the configuration's to set",
     )
     origin, path = _origin(message, where)

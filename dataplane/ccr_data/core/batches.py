@@ -1,0 +1,356 @@
+"""The journal of one process: finished requests in numbered batches, each of which the control plane counts exactly once.
+
+Pure. What is noted collects in an open part. `seal()` gives that part the next number, and from then on its bytes never
+change; until acknowledged it is kept, to be sent again after a reconnect. What waits is bounded: beyond `Limits` requests
+are no longer told one by one but folded into sums, which stay open, and so grow in place, until there is room again.
+
+What should be on disk for a successor while the control plane is away is decided here, too (`unspooled`, `is_spool_spent`).
+A draft is the open part under the number it will get; a later draft, and at last the sealed batch, replaces it there.
+Nothing is sent before it is sealed. Times are seconds of the caller's monotonic clock, except those in records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from ccr_data.core.records import AttemptRecord, Outcome, RateLimitSighting, Record, Tokens
+
+CUT_OFF_AFTER_S = 1.0  # a batch unacknowledged for longer belongs on disk
+OTHER_MODEL = "other"  # stands for names beyond Limits.sum_keys: clients may ask for any
+MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait for its acknowledgement."""
+
+    records: int = 20_000
+    payload_bytes: int = 16 << 20
+    sum_keys: int = 1000
+
+
+class SumKey(NamedTuple):
+    """What sums keep apart."""
+
+    hour: int  # hours since 1970, UTC
+    provider: str  # of the last attempt; empty: none
+    model_used: str
+    client: str
+
+
+@dataclass(slots=True)
+class UsageSum:
+    """Requests of one kind folded together."""
+
+    requests: int = 0
+    served: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+
+
+class Encoder(Protocol):
+    """How batches are written. Parts are written apart: their bytes, one after the other, are the batch. Never raises."""
+
+    def head(self, journal: str, number: int) -> bytes:
+        """The name of a batch."""
+        ...
+
+    def records(self, records: Sequence[Record]) -> bytes:
+        """Finished requests, one by one."""
+        ...
+
+    def sums(self, sums: Mapping[SumKey, UsageSum]) -> bytes:
+        """Finished requests, folded."""
+        ...
+
+    def sightings(self, sightings: Iterable[RateLimitSighting]) -> bytes:
+        """Rate-limit headers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A numbered batch."""
+
+    number: int
+    payload: bytes = field(repr=False)
+    weight: int  # records in it; at least 1
+    sealed_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The open part as it would be sealed now, for the disk only."""
+
+    number: int
+    payload: bytes = field(repr=False)
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unspooled:
+    """What belongs on disk and is not there."""
+
+    batches: tuple[Batch, ...] = ()
+    draft: Draft | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.batches) or self.draft is not None
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """Numbers and payloads in the order of the file."""
+        for batch in self.batches:
+            yield batch.number, batch.payload
+        if self.draft is not None:
+            yield self.draft.number, self.draft.payload
+
+
+_Item = TypeVar("_Item")
+
+
+class Waiting(Generic[_Item]):
+    """Numbered batches of one journal that wait for their acknowledgement, in order."""
+
+    def __init__(self, journal: str) -> None:
+        self.journal = journal  # the name inside the batches
+        self.sent_as = journal  # the name they are delivered under
+        self.acknowledged = 0
+        self._items: dict[int, _Item] = {}  # ascending
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[_Item]:
+        return iter(self._items.values())
+
+    def add(self, number: int, item: _Item) -> None:
+        """A further batch; numbers grow."""
+        assert number > self._last, "batches wait in the order of their numbers"
+        self._items[number] = item
+        self._last = number
+
+    def oldest(self) -> _Item | None:
+        """The first one that is not acknowledged."""
+        return next(iter(self._items.values()), None)
+
+    def after(self, number: int) -> tuple[int, _Item] | None:
+        """The next one to send when all up to `number` have been."""
+        if number >= self._last:
+            return None
+        following = self._items.get(number + 1)
+        if following is not None:
+            return number + 1, following
+        return next(((one, item) for one, item in self._items.items() if one > number), None)
+
+    def ack(self, number: int) -> list[_Item]:
+        """All up to `number` are kept by the control plane; returns those that waited. Odd numbers change nothing."""
+        if not self.acknowledged < number <= self._last:
+            return []
+        self.acknowledged = number
+        done: list[_Item] = []
+        while self._items:
+            first = next(iter(self._items))
+            if first > number:
+                break
+            done.append(self._items.pop(first))
+        return done
+
+    def resume_at(self, expected: int) -> list[_Item]:
+        """The control plane named the number it expects; returns what is thereby acknowledged.
+
+        If it wants what is no longer here (its store is older than its acknowledgements), what is left is delivered under
+        another name. That name is the same for whoever delivers this journal, so that nothing is counted twice.
+        """
+        first = next(iter(self._items), self._last + 1)
+        if first <= expected <= self._last + 1:
+            return self.ack(expected - 1)
+        self.sent_as = f"{self.sent_as}.{expected}"
+        return []
+
+
+class Journal:
+    """The batches of this process."""
+
+    def __init__(self, name: str, encoder: Encoder, limits: Limits = Limits()) -> None:
+        self.waiting: Waiting[Batch] = Waiting(name)
+        self._encoder = encoder
+        self._limits = limits
+        self._next = 1
+        self._parts: list[bytes] = []  # of the open part
+        self._open_records = 0
+        self._open_bytes = 0
+        self._sums: dict[SumKey, UsageSum] = {}
+        self._sightings: dict[tuple[str, str], RateLimitSighting] = {}
+        self._sealed_records = 0
+        self._sealed_bytes = 0
+        self._revision = 0  # of the sums
+        self._spooled = 0  # the last sealed batch on disk
+        self._spooled_revision = 0
+        self._on_disk_to = 0  # the largest number on disk, drafts included; 0: the disk holds nothing
+
+    # --- taking in --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further requests are folded."""
+        return (
+            self._sealed_records + self._open_records >= self._limits.records
+            or self._sealed_bytes + self._open_bytes >= self._limits.payload_bytes
+        )
+
+    @property
+    def has_open(self) -> bool:
+        """Whether anything has no number yet."""
+        return bool(self._parts or self._sums or self._sightings)
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Requests have finished."""
+        if self.is_full:
+            for record in records:
+                fold(self._sums, record, self._limits.sum_keys)
+            self._revision += 1
+            return
+        part = self._encoder.records(records)
+        self._parts.append(part)
+        self._open_records += len(records)
+        self._open_bytes += len(part)
+
+    def sight(self, sighting: RateLimitSighting) -> None:
+        """Rate-limit headers were seen; the newest of each key counts."""
+        self._sightings[sighting.provider, sighting.key_label] = sighting
+
+    def seal(self, now_s: float, *, even_if_empty: bool = False) -> Batch | None:
+        """Number what is open. None if there is nothing, or as long as too much waits already."""
+        if not (self.has_open or even_if_empty) or (self.is_full and len(self.waiting)):
+            return None
+        batch = Batch(self._next, self._payload(), max(1, self._open_records), now_s)
+        self.waiting.add(batch.number, batch)
+        self._sealed_records += batch.weight
+        self._sealed_bytes += len(batch.payload)
+        self._next += 1
+        self._parts, self._open_records, self._open_bytes = [], 0, 0
+        self._sums, self._sightings = {}, {}
+        return batch
+
+    def _payload(self) -> bytes:
+        encoder = self._encoder
+        parts = [encoder.head(self.waiting.journal, self._next), *self._parts]
+        if self._sums:
+            parts.append(encoder.sums(self._sums))
+        if self._sightings:
+            parts.append(encoder.sightings(self._sightings.values()))
+        return b"".join(parts)
+
+    # --- what the control plane says --------------------------------------------------------------------------------
+
+    def ack(self, number: int) -> None:
+        """All batches up to `number` are kept by the control plane."""
+        self._forget(self.waiting.ack(number))
+
+    def resume_at(self, expected: int) -> None:
+        """The control plane named the number that it expects next."""
+        self._forget(self.waiting.resume_at(expected))
+
+    def _forget(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            self._sealed_records -= batch.weight
+            self._sealed_bytes -= len(batch.payload)
+
+    # --- what belongs on disk ---------------------------------------------------------------------------------------
+
+    def is_cut_off(self, now_s: float) -> bool:
+        """Whether the control plane has been silent for so long that a successor may have to deliver what waits."""
+        oldest = self.waiting.oldest()
+        return oldest is not None and now_s - oldest.sealed_at_s > CUT_OFF_AFTER_S
+
+    def unspooled(self) -> Unspooled:
+        """What waits and is not on disk."""
+        draft = None
+        if self._sums and self._revision != self._spooled_revision:
+            draft = self._draft()
+        return Unspooled(tuple(batch for batch in self.waiting if batch.number > self._spooled), draft)
+
+    def everything(self) -> Unspooled:
+        """All that would have to be on disk if it were empty."""
+        return Unspooled(tuple(self.waiting), self._draft() if self.has_open else None)
+
+    def _draft(self) -> Draft:
+        return Draft(self._next, self._payload(), self._revision)
+
+    def spooled(self, written: Unspooled) -> None:
+        """This is on disk now."""
+        if written.batches:
+            self._spooled = max(self._spooled, written.batches[-1].number)
+        if written.draft is not None:
+            self._spooled_revision = written.draft.revision
+            self._on_disk_to = max(self._on_disk_to, written.draft.number)
+        self._on_disk_to = max(self._on_disk_to, self._spooled if written.batches else 0)
+
+    @property
+    def is_spool_spent(self) -> bool:
+        """Whether something is on disk and all of it is acknowledged."""
+        return 0 < self._on_disk_to <= self.waiting.acknowledged
+
+    def spool_emptied(self) -> None:
+        """Nothing is on disk any more."""
+        self._on_disk_to = 0
+
+
+def fold(sums: dict[SumKey, UsageSum], record: Record, max_keys: int) -> None:
+    """Add a request to the sum it belongs to; names beyond `max_keys` sums share one."""
+    last = record.attempts[-1] if record.attempts else None
+    provider, model = (last.provider, _sound_text(last.model)) if last else ("", "")
+    key = SumKey(int(record.started_at_s // 3600), provider, model, record.client)
+    if key not in sums and len(sums) >= max_keys:
+        key = key._replace(model_used=OTHER_MODEL)
+    found = sums.get(key)
+    if found is None:
+        found = sums[key] = UsageSum()
+    found.requests += 1
+    found.served += record.outcome is Outcome.SERVED
+    tokens, added = found.tokens, _sound_tokens(record.tokens)
+    tokens.input += added.input
+    tokens.output += added.output
+    tokens.cache_read += added.cache_read
+    tokens.cache_write_5m += added.cache_write_5m
+    tokens.cache_write_1h += added.cache_write_1h
+    tokens.thinking += added.thinking
+
+
+def sound(record: Record) -> Record:
+    """The record with text that can be written as UTF-8 and counts within [0, MAX_COUNT], whatever others made us note."""
+    return replace(
+        record,
+        session=_sound_text(record.session),
+        agent=_sound_text(record.agent),
+        model_asked=_sound_text(record.model_asked),
+        upstream_request_id=_sound_text(record.upstream_request_id),
+        warning=_sound_text(record.warning),
+        attempts=[_sound_attempt(attempt) for attempt in record.attempts],
+        tokens=_sound_tokens(record.tokens),
+    )
+
+
+def _sound_attempt(attempt: AttemptRecord) -> AttemptRecord:
+    return replace(attempt, model=_sound_text(attempt.model))
+
+
+def _sound_text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _sound_tokens(tokens: Tokens) -> Tokens:
+    return Tokens(
+        _within(tokens.input),
+        _within(tokens.output),
+        _within(tokens.cache_read),
+        _within(tokens.cache_write_5m),
+        _within(tokens.cache_write_1h),
+        _within(tokens.thinking),
+    )
+
+
+def _within(count: int) -> int:
+    return min(max(count, 0), MAX_COUNT)
