@@ -4,6 +4,8 @@
 `GET /stream/FOLDER` sends its head and "begun", then waits until the file FOLDER/go exists and sends "done".
 """
 
+# ruff: noqa: ASYNC110, ASYNC230, ASYNC240 (it waits for other processes, and nothing here is in a hurry)
+
 from __future__ import annotations
 
 import argparse
@@ -62,7 +64,8 @@ class Worker:
             await asyncio.sleep(0.02)
         if (folder / "ready").read_text() == str(os.getpid()):
             (folder / "ready").unlink()
-        Path(self.options.state_dir, "ends").open("a").write(f"{self.options.node_name}\n")
+        with Path(self.options.state_dir, "ends").open("a") as file:
+            file.write(f"{self.options.node_name}\n")
         return 0
 
 
