@@ -1,6 +1,6 @@
 """Configurations and what becomes of them: NAME.in.yaml → NAME.out.json, or NAME.problems.txt.
 
-`UPDATE_GOLDEN=1 pytest tests/golden/test_config_golden.py` writes what is there now; read the diff before committing it.
+`UPDATE_GOLDEN=1 pytest tests/golden/test_config_golden.py` writes them anew; read the diff before committing it.
 """
 
 from __future__ import annotations

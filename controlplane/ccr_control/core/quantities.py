@@ -9,7 +9,7 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 
-_DURATION = re.compile(r"(?:\d{1,6}(?:\.\d{1,6})?(?:ms|s|m|h|d)){1,5}")
+_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,6})?(?:ms|s|m|h|d)){1,5}")
 _DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)")
 _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
 
@@ -31,18 +31,22 @@ def parse_duration(text: object) -> timedelta:
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise ValueError("not a duration: write a number and a unit, such as 250ms, 30s, 10m, 1h or 1d")
     parts = [Decimal(number) * _MICROSECONDS[unit] for number, unit in _DURATION_PART.findall(text)]
-    return timedelta(microseconds=int(sum(parts)))
+    try:
+        return timedelta(microseconds=int(sum(parts)))
+    except OverflowError:
+        raise ValueError("longer than anybody can wait") from None
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest single-unit text that `parse_duration` turns back into the same duration."""
+    """A short text that `parse_duration` turns back into the same duration: one unit where that is exact."""
     microseconds = duration // timedelta(microseconds=1)
     if not microseconds:
         return "0s"
     for unit, size in _MICROSECONDS.items():
         if microseconds % size == 0:
             return f"{microseconds // size}{unit}"
-    return f"{Decimal(microseconds) / 1000}ms"
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return (f"{seconds}s" if seconds else "") + f"{Decimal(rest) / 1000}ms"
 
 
 def parse_size(text: object) -> int:
