@@ -1,21 +1,20 @@
 """Real ccr-control processes for tests: started on a state directory of their own, awaited until ready, ended by pid.
 
-    async with running_control(tmp_path) as control:
-        async with control.channel() as channel:
-            nodes = await FleetServiceStub(channel).ListNodes(ListNodesRequest())
+Use: `async with running_control(tmp_path) as control, control.channel() as channel: …Stub(channel)…`
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +44,13 @@ providers:
 """
 
 
-async def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[object] | object], what: str, within_s: float = 10.0) -> None:
     """Wait until a condition that needs polling holds. Raises AssertionError naming it if it does not in time."""
     deadline = time.monotonic() + within_s
-    while not condition():
+    while True:
+        result = condition()
+        if await result if inspect.isawaitable(result) else result:
+            return
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         await asyncio.sleep(0.01)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
-
 from ccr_rpc.v1 import snapshot_pb2, snapshot_pb2_grpc, usage_pb2, usage_pb2_grpc
 
 WITHIN_S = 10.0

@@ -15,6 +15,9 @@ import msgspec
 MAX_LABEL_CHARS = 200
 """Longer names (a client may ask for any model) are cut."""
 
+MAX_COUNTER = 1 << 44
+"""In one batch, under one key. It is 200 days in microseconds; sums of half a million of these fit into 64 bits."""
+
 OTHER = "other"
 """Stands for model names beyond what the ledger keeps apart within an hour."""
 
@@ -124,9 +127,9 @@ class Counters:
             case "unknown":  # of a newer node; it counts as a request and as nothing else
                 pass
 
-    def within(self, limit: int) -> Counters:
-        """The same with every counter in [0, limit]: a broken node must not overflow the ledger."""
-        return Counters(*(min(max(getattr(self, name), 0), limit) for name in COUNTERS))
+    def within_bounds(self) -> Counters:
+        """The same with every counter in [0, MAX_COUNTER]: a broken node must not overflow the ledger."""
+        return Counters(*(min(max(getattr(self, name), 0), MAX_COUNTER) for name in COUNTERS))
 
 
 COUNTERS = tuple(field.name for field in fields(Counters))
@@ -146,7 +149,7 @@ def counters_of(sums: dict[_K, Counters], key: _K) -> Counters:
 
 
 def fold(finished: Iterable[Finished], folded: Iterable[FoldedSum] = ()) -> Sums:
-    """Sums of requests by ledger key.
+    """Sums of requests by ledger key, each counter in [0, MAX_COUNTER].
 
     An attempt that moved on counts under its own provider and key, with no model: what it was asked for there is not
     in the record.
@@ -169,7 +172,7 @@ def fold(finished: Iterable[Finished], folded: Iterable[FoldedSum] = ()) -> Sums
         counters.requests += part.requests
         counters.served += part.served
         counters.add_tokens(part.tokens)
-    return sums
+    return {key: counters.within_bounds() for key, counters in sums.items()}
 
 
 def by_provider(sums: Sums) -> dict[str, Counters]:

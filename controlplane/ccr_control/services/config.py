@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import grpc.aio
 from ccr_rpc.v1 import config_pb2, config_pb2_grpc
 
+from ccr_control.core.compile import redacted_yaml
 from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
 from ccr_control.services.wire import problem_message, timestamp
-from ccr_control.shell.config_file import ConfigFile, ConfigFormat, revise
+from ccr_control.shell.config_file import ConfigFile, ConfigFormat, Revision, revise
 from ccr_control.shell.publisher import Publisher
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic for type checkers only
@@ -28,13 +29,14 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         self, config_file: ConfigFile, publisher: Publisher, env: Mapping[str, str], now: Callable[[], float]
     ) -> None:
         self._config_file, self._publisher, self._env, self._now = config_file, publisher, env, now
+        self._shown = ("", "")  # the hash of a configuration, and how it is shown
 
     async def GetConfig(self, request: config_pb2.GetConfigRequest, context: Context) -> config_pb2.GetConfigResponse:
         """The effective configuration and how the last load went."""
         revision, refusal = self._config_file.revision, self._config_file.refusal
         response = config_pb2.GetConfigResponse(
             source=str(self._config_file.path),
-            redacted_yaml=revision.redacted_yaml,
+            redacted_yaml=await self._redacted_yaml(revision),
             config_hash=revision.config_hash,
             snapshot_version=self._publisher.version,
             loaded_at=timestamp(revision.loaded_at_s),
@@ -45,6 +47,14 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
             response.refusal.refused_at.CopyFrom(timestamp(refusal.refused_at_s))
             response.refusal.problems.extend(map(problem_message, refusal.problems))
         return response
+
+    async def _redacted_yaml(self, revision: Revision) -> str:
+        """How a configuration is shown: made when it is asked for (it takes a millisecond a provider), then kept."""
+        shown_hash, shown = self._shown
+        if shown_hash != revision.config_hash:
+            shown = await asyncio.to_thread(redacted_yaml, revision.config)
+            self._shown = (revision.config_hash, shown)
+        return shown
 
     async def ValidateConfig(
         self, request: config_pb2.ValidateConfigRequest, context: Context

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ccr_rpc.v1 import snapshot_pb2
 
-from ccr_control.core.compile import check, compile_snapshot, config_hash, redacted_yaml
+from ccr_control.core.compile import check, compile_snapshot, config_hash
 from ccr_control.core.config import Config, load
 from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
 from ccr_control.shell.log import Log
@@ -34,7 +34,6 @@ class Revision:
 
     config: Config
     config_hash: str
-    redacted_yaml: str
     snapshot: snapshot_pb2.Snapshot  # its version is the publisher's business
     warnings: tuple[Problem, ...]
     loaded_at_s: float
@@ -68,7 +67,6 @@ def revise(text: str, *, file: str, fmt: ConfigFormat, env: Mapping[str, str], n
     return Revision(
         config=loaded.config,
         config_hash=config_hash(loaded.config),
-        redacted_yaml=redacted_yaml(loaded.config),
         snapshot=snapshot,
         warnings=tuple(loaded.warnings),
         loaded_at_s=now_s,
@@ -98,7 +96,8 @@ class ConfigFile:
     async def reload(self, publisher: Publisher, *, is_forced: bool = False) -> Reloaded:
         """Read the file again; if its effective configuration changed, publish it and wait until that is done.
 
-        An unchanged text is not looked at again unless `is_forced`: files and programs that it names may have changed.
+        An unchanged text is not looked at again unless `is_forced`: files that it names may have changed. Whatever is
+        wrong is an answer: an edit never ends the process.
         """
         async with self._reloading:
             content = None
@@ -111,6 +110,10 @@ class ConfigFile:
                 return self._refuse(content, error.problems)
             except SnapshotInvalid as error:
                 return self._refuse(content, tuple(self._problem(text) for text in error.problems))
+            except Exception as error:
+                log.exception("config_load_failed")
+                name = type(error).__name__
+                return self._refuse(content, (self._problem(f"a mistake in ccr-control ({name}); its log says more"),))
             if not self._apply(content, revision):
                 return Reloaded(changed=False)
             publisher.offer(revision.snapshot)

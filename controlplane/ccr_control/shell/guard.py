@@ -36,7 +36,7 @@ def needs_token(method: str) -> bool:
 
 def is_bearer(header: str | bytes | None, token: str) -> bool:
     """Whether an `authorization` value carries the token. Takes the same time for every wrong token."""
-    given = header if isinstance(header, bytes) else (header or "").encode()
+    given = header if isinstance(header, bytes) else (header or "").encode(errors="replace")
     scheme, _, credential = given.partition(b" ")
     is_right = hmac.compare_digest(credential.strip(), token.encode())
     return is_right and scheme.lower() == b"bearer"

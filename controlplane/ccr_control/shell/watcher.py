@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeAlias
 
 from watchfiles import awatch
 
@@ -22,6 +23,12 @@ LOOK_ANYWAY_MS = 2_000  # network file systems tell nothing; also covers changes
 MAX_LINKS = 40  # as many as the kernel follows
 
 log = Log("watcher")
+
+_Identities: TypeAlias = frozenset[tuple[Path, int, int]]  # path, device, inode
+
+
+class _Moved(Exception):
+    """Other directories than those watched have to be watched."""
 
 
 def watched_directories(path: Path) -> frozenset[Path]:
@@ -53,22 +60,29 @@ def watched_directories(path: Path) -> frozenset[Path]:
 
 async def watch(path: Path, look: Callable[[], Awaitable[object]]) -> None:
     """Call `look` whenever the file at `path` may have changed, and now and then anyway. Runs until cancelled."""
-    is_blind = False
+    loop, is_known = asyncio.get_running_loop(), False
     while True:
+        began_s = loop.time()
         try:
             await _watch_once(path, look)
-            is_blind = False
-        except (OSError, RuntimeError) as error:  # a directory is gone, or the kernel has no watch left to give
-            if not is_blind:
-                is_blind = True
-                log.warning("config_watch_lost", problem=str(error), effect=f"looking every {LOOK_ANYWAY_MS} ms")
+        except* _Moved:
+            pass
+        except* (OSError, RuntimeError) as group:  # a directory is gone, or the kernel has no watch left to give
+            if not is_known or loop.time() - began_s > LOOK_ANYWAY_MS / 1000:
+                is_known = True
+                problem = str(group.exceptions[0])
+                log.warning("config_watch_lost", problem=problem, effect=f"looking every {LOOK_ANYWAY_MS} ms")
             await asyncio.sleep(LOOK_ANYWAY_MS / 1000)
             await look()
 
 
 async def _watch_once(path: Path, look: Callable[[], Awaitable[object]]) -> None:
-    """Watch until other directories have to be watched. Raises OSError or RuntimeError if that is not possible."""
+    """Watch until other directories have to be watched: then it raises a group with _Moved.
+
+    Raises a group with OSError or RuntimeError if they cannot be watched.
+    """
     directories = watched_directories(path)
+    before = _identities(directories)
     events = awatch(
         *directories,
         watch_filter=None,
@@ -78,8 +92,28 @@ async def _watch_once(path: Path, look: Callable[[], Awaitable[object]]) -> None
         rust_timeout=LOOK_ANYWAY_MS,
         yield_on_timeout=True,
     )
-    async with aclosing(events):
+    async with aclosing(events), asyncio.TaskGroup() as tasks:
+        # Begins when the loop below waits for the first time, thus with the watch in place: nothing falls in between.
+        tasks.create_task(_look(path, look, before), name="look after the watch was renewed")
         async for _ in events:
-            await look()
-            if watched_directories(path) != directories:
-                return
+            await _look(path, look, before)
+
+
+async def _look(path: Path, look: Callable[[], Awaitable[object]], watched: _Identities) -> None:
+    """Call `look`. Raises _Moved if meanwhile the way to the file leads through other directories."""
+    await look()
+    if _identities(watched_directories(path)) != watched:
+        raise _Moved
+
+
+def _identities(directories: frozenset[Path]) -> _Identities:
+    """The directories with what tells them from others of the same name; 0 for what is not there."""
+    found: set[tuple[Path, int, int]] = set()
+    for directory in directories:
+        try:
+            seen = directory.stat()
+        except OSError:
+            found.add((directory, 0, 0))
+        else:
+            found.add((directory, seen.st_dev, seen.st_ino))
+    return frozenset(found)

@@ -28,7 +28,6 @@ from ccr_control.core.ledger import (
 
 SCHEMA_VERSION = 1
 MAX_KEYS_AN_HOUR = 5000  # about 1 MB of rows
-MAX_COUNTER = 1 << 48  # in one batch; sums of these stay far from SQLite's 64 bits
 FORGET_JOURNAL_AFTER_S = 90 * 86_400
 
 _SCHEMA = f"""
@@ -140,7 +139,7 @@ class Database:
     def _rows(self, sums: Sums) -> list[tuple[str | int, ...]]:
         kept: Sums = {}
         for key, counters in sums.items():
-            counters_of(kept, self._kept_key(key)).add(counters.within(MAX_COUNTER))
+            counters_of(kept, self._kept_key(key)).add(counters)
         return [(*key, *(getattr(counters, name) for name in COUNTERS)) for key, counters in kept.items()]
 
     def _kept_key(self, key: LedgerKey) -> LedgerKey:
