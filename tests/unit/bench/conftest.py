@@ -1,0 +1,6 @@
+"""The benchmark is no installed package: its folder is put on the path here."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
