@@ -119,10 +119,12 @@ async def _run(plan: Plan) -> int:
     async def announce() -> None:
         while not await is_ready(*reachable_at(plan.relay)):  # noqa: ASYNC110 - another process has no event to wait for
             await asyncio.sleep(_ASK_EVERY_S)  # the supervisor cancels this when it stops
-        paths.write_private(address_file, plan.url + "\n")
+        with contextlib.suppress(paths.CannotStart):  # a full disk is no reason to end; the command line can be told
+            paths.write_private(address_file, plan.url + "\n")
         log.info("ready", url=plan.url, config=plan.source.shown, is_demo=plan.source.demo is not None)
         if not plan.is_quiet:
-            print(f"\n{banner(_started(plan))}\n", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it
+                print(f"\n{banner(_started(plan))}\n", file=sys.stderr, flush=True)
 
     supervisor = Supervisor(
         programs=programs(plan, os.environ),

@@ -32,6 +32,13 @@ def test_a_control_plane_that_is_gone_is_no_traceback_either(tmp_path: Path) -> 
     assert f"no control plane answers at unix:{tmp_path}/control.sock" in done.stderr
 
 
+def test_without_a_control_plane_json_is_still_json(tmp_path: Path) -> None:
+    """A monitor need not read two formats."""
+    done = ccr("status", "--json", "--state-dir", str(tmp_path))
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["healthy"] is False
+
+
 async def test_all_is_well(tmp_path: Path) -> None:
     """Exit code 0; the configuration, every worker and every provider are shown."""
     async with running_control(tmp_path) as control, control.channel() as channel:

@@ -6,12 +6,11 @@ import dataclasses
 import os
 import sys
 import time
-from pathlib import Path
 
 import typer
 
 from ccr_cli import overview, places
-from ccr_cli.failure import EXIT_NOT_WELL
+from ccr_cli.failure import EXIT_NOT_WELL, Failure
 from ccr_cli.options import Control, Json, StateDir, Url
 from ccr_cli.overview import Overview
 from ccr_cli.places import Door
@@ -27,8 +26,11 @@ def status(control: Control = None, state_dir: StateDir = None, url: Url = None,
     3 no control plane answers.
     """
     state = places.state_dir(state_dir, os.environ)
-    door = places.control_door(control, state, os.environ)
-    now = _settled(door, state, url)
+    relay = places.relay_url(url, state, os.environ)
+    try:
+        now = _settled(places.control_door(control, state, os.environ), relay)
+    except Failure as failure:
+        raise _with_relay(failure, relay, as_json) from failure
     wrong = overview.problems(now)
     if as_json:
         print_json({"healthy": not wrong, "problems": wrong, **dataclasses.asdict(now)})
@@ -38,24 +40,33 @@ def status(control: Control = None, state_dir: StateDir = None, url: Url = None,
         raise typer.Exit(EXIT_NOT_WELL)
 
 
-def _settled(door: Door, state: Path, url: str | None) -> Overview:
+def _with_relay(failure: Failure, relay: str | None, as_json: bool) -> Failure:
+    """The failure, with a word about the relay, which goes on serving while the control plane is away."""
+    from ccr_cli.relay import is_healthy  # noqa: PLC0415 - only needed here
+
+    still = f"; the relay at {relay} still answers" if relay and is_healthy(relay) else ""
+    if as_json:
+        print_json({"healthy": False, "problems": [f"{failure}{still}"]})
+    return Failure(f"{failure}{still}", failure.exit_code)
+
+
+def _settled(door: Door, relay: str | None) -> Overview:
     """How it is; nodes that are just taking up a new snapshot are given a second."""
     until_s = time.monotonic() + _CATCH_UP_S
     while True:
-        now = _look(door, state, url)
+        now = _look(door, relay)
         if time.monotonic() > until_s or not any(overview.is_behind(node, now.newest_version) for node in now.nodes):
             return now
         time.sleep(0.05)
 
 
-def _look(door: Door, state: Path, url: str | None) -> Overview:
+def _look(door: Door, relay: str | None) -> Overview:
     from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
     from ccr_cli.reading import config_state, node_state, provider_state  # noqa: PLC0415
     from ccr_cli.relay import is_healthy  # noqa: PLC0415
 
     with dialled(door) as control:
         config, nodes, stats = control.config(), control.nodes(), control.stats()
-    relay = places.relay_url(url, state, os.environ)
     return Overview(
         control=door.target,
         relay=relay,

@@ -83,16 +83,12 @@ class Keeper:
             self._ended.set()
 
     async def _run_once(self) -> int:
-        shim = (sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()))
-        process = await asyncio.create_subprocess_exec(
-            *shim,
-            *self._program.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=2,  # what they print is log; our own stdout stays clean
-            env=self._program.env,
-            pass_fds=self._program.inherits,
-            start_new_session=True,
-        )
+        """Start the program and wait for its end. Returns its exit code, EX_OSERR if it could not be started."""
+        try:
+            process = await self._start()
+        except OSError as error:  # too many processes, no memory, or an upgrade has just removed the interpreter
+            log.error("child_not_started", child=self.name, problem=error.strerror or str(error))  # noqa: TRY400
+            return os.EX_OSERR
         self._process = process
         log.info("child_started", child=self.name, pid=process.pid)
         if self._stopping.is_set():  # told to stop while it was being started
@@ -101,6 +97,18 @@ class Keeper:
             return await process.wait()
         finally:
             self._process = None
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        shim = (sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()))
+        return await asyncio.create_subprocess_exec(
+            *shim,
+            *self._program.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=2,  # what they print is log; our own stdout stays clean
+            env=self._program.env,
+            pass_fds=self._program.inherits,
+            start_new_session=True,
+        )
 
     def send(self, signal_number: signal.Signals) -> None:
         """Send a signal to the program, if it runs."""
