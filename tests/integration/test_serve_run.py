@@ -7,11 +7,12 @@ import http.client
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.serving import CONFIG, Relay, is_alive, served, until
+from support.serving import CONFIG, STAND_IN_SERVE, Relay, is_alive, served, until
 
 
 @contextlib.contextmanager
@@ -142,6 +143,20 @@ def test_hang_up_reaches_the_control_plane_and_nobody_else(tmp_path: Path) -> No
         relay.signal(signal.SIGHUP)
         until((relay.state / "reloads").exists, "the reload")
         assert relay.get("/pid") == str(relay.pids("worker-0")[0])
+
+
+def test_closing_the_terminal_stops_the_relay(tmp_path: Path) -> None:
+    """The same signal as for a reload, but nobody is left to stop it later."""
+    master, slave = os.openpty()
+    take_terminal = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.executable, sys.argv[2:])"
+    command = (sys.executable, "-c", take_terminal, os.ttyname(slave), *STAND_IN_SERVE)
+    with served(tmp_path, command=command) as relay:
+        relay.wait_ready()
+        os.close(slave)
+        os.close(master)
+        assert relay.wait_end() == 0
+        assert relay.events("reload_asked") == []
+        assert not any(is_alive(pid) for pid in relay.every_pid())
 
 
 def test_workers_are_replaced_without_refusing_or_breaking_anything(tmp_path: Path) -> None:
