@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import subprocess
 import time
 from collections.abc import Mapping
 
@@ -25,6 +27,7 @@ def check(target: Target, upstream: Upstream) -> None:
     if target.name == "relay":
         _check_refusals(target, upstream)
         _check_log(target)
+        _check_records(target)
 
 
 def _check_json(target: Target, upstream: Upstream, over_tls: bool) -> None:
@@ -82,6 +85,21 @@ def _check_log(target: Target) -> None:
             return
         time.sleep(0.1)
     raise Wrong(f"{target.name}: 6 requests with 1200 input tokens each gave {len(lines)} lines in the request log")
+
+
+def _check_records(target: Target) -> None:
+    """The control plane has counted the same requests."""
+    give_up = time.monotonic() + 10
+    counted: object = None
+    while time.monotonic() < give_up:
+        status = subprocess.run(target.status, capture_output=True, text=True, check=False)
+        with contextlib.suppress(ValueError, KeyError):
+            providers = json.loads(status.stdout)["providers"]
+            counted = [(each["requests"], each["input_tokens"]) for each in providers]
+            if counted == [(3, 3600), (3, 3600)]:
+                return
+        time.sleep(0.2)
+    raise Wrong(f"{target.name}: 3 requests to each provider were counted as {counted}. {status.stderr[-300:]}")
 
 
 def _connect(target: Target, over_tls: bool) -> http.client.HTTPConnection:

@@ -74,6 +74,7 @@ class Target:
     model: Callable[[str, bool], str] = _same_model
     path: str = "/v1/messages?beta=true"
     log: Path | None = None
+    status: tuple[str, ...] = ()  # the command that prints what its control plane has counted
     has_tls: bool = True
 
     def pids(self, *parts: str) -> list[int]:
@@ -119,7 +120,17 @@ def start_relay(processes: Processes, upstream: Upstream, cpus: set[int] | None,
         process = processes.start(f"relay-{part}", [_program(words[0], programs), *words[1:]], cpus)
         roots[part] = process.pid
         ended.append(process.poll)
-    target = Target("relay", port, port, roots, {"x-api-key": CLIENT_KEY}, asked_model, log=folder / "relay-worker.log")
+    status = (_program("ccr", programs), "status", "--json", "--state-dir", str(state))
+    target = Target(
+        "relay",
+        port,
+        port,
+        roots,
+        {"x-api-key": CLIENT_KEY},
+        asked_model,
+        log=folder / "relay-worker.log",
+        status=status,
+    )
     wait_until_up(target, lambda: next((code for poll in ended if (code := poll()) is not None), None))
     return target
 
@@ -127,7 +138,7 @@ def start_relay(processes: Processes, upstream: Upstream, cpus: set[int] | None,
 def _relay_config(port: int, upstream: Upstream) -> dict[str, object]:
     def provider(name: str, base_url: str, **more: object) -> dict[str, object]:
         mapping = {asked_model(answer, name == "tls"): mock_model(answer) for answer in ANSWERS}
-        keys = [{"label": "bench", "key": UPSTREAM_KEY}]
+        keys = [{"label": f"bench-{name}", "key": f"{UPSTREAM_KEY}-{name}"}]
         return {
             "name": name,
             "type": "anthropic",
