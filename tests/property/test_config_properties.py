@@ -17,7 +17,7 @@ from ccr_control.core.errors import ConfigInvalid
 from ccr_control.core.expand import escape, expand
 from ccr_control.core.patterns import covers, fits
 from ccr_control.core.quantities import format_duration, format_size, parse_duration, parse_size
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -90,6 +90,7 @@ def test_any_punctuation_is_a_configuration_or_a_list_of_problems(text: str, fmt
     problems_of("version: 1\n" + text if fmt == "yaml" else "version = 1\n" + text, fmt)
 
 
+@settings(max_examples=500)  # its mistakes are rare
 @given(tree=st.dictionaries(st.sampled_from(KEYS), TREES, max_size=5), provider=TREES, route=TREES)
 def test_any_tree_is_a_configuration_or_a_list_of_problems(tree: dict[str, Any], provider: Any, route: Any) -> None:
     """Whatever stands where, the answer is a list of problems with places."""

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from ccr_control.core.catalogue import display_name
 from ccr_control.core.compile import check, compile_snapshot
+from ccr_control.core.completion import completed, filled, is_served
 from ccr_control.core.config import load
-from ccr_control.core.presets import completed, filled, is_served
-from ccr_control.core.schema import ProviderConfig
+from ccr_control.core.provider_schema import ProviderConfig
 from ccr_rpc.v1 import snapshot_pb2 as pb
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)

@@ -223,6 +223,7 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         (provider(keys=[{"key": "k", "rpm_limit": 0}]), "providers[0].keys[0].rpm_limit", "at least 1"),
         (provider(api_key="k"), "providers[0].api_key", "keys:"),
         (provider(url="k"), "providers[0].url", "base_url"),
+        (server(zzz=1), "server.zzz", "known here: listen, workers"),
         # models
         (provider(models=["a", {"id": "a"}]), "providers[0].models[1]", "used twice"),
         (provider(models=[{"id": "a", "created_at": "yesterday"}]), "providers[0].models[0].created_at", "RFC 3339"),
@@ -249,6 +250,7 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         (provider(headers={"x-a": "1\r\nb: c"}), "providers[0].headers.x-a", "line break"),
         (provider(headers={"x-a": "1\0"}), "providers[0].headers.x-a", "control character"),
         (provider(headers={"x-a": 1}), "providers[0].headers.x-a", "must be text"),
+        (provider(headers={"x-a": " 1"}), "providers[0].headers.x-a", "blanks at its ends"),
         # the rest
         (provider(betas="all"), "providers[0].betas", "forward, drop"),
         (provider(betas=[1]), "providers[0].betas", "forward, drop"),
@@ -256,6 +258,8 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         (provider(traits={"system_turns": "drop"}), "providers[0].traits.system_turns", "pass, fold, reject"),
         (provider(traits={"documents": "no"}), "providers[0].traits.documents", "true or false"),
         (provider(auth_style="basic"), "providers[0].auth_style", "x-api-key"),
+        (provider(base_url=5), "providers[0].base_url", "must be text"),
+        (provider(ca_file=""), "providers[0].ca_file", "path of a PEM file"),
         (provider(ca_file="nowhere.pem"), "providers[0].ca_file", "Permission denied"),
         (provider(ca_file="key.pem"), "providers[0].ca_file", "private key"),
         (provider(ca_file="empty.pem"), "providers[0].ca_file", "no PEM certificate"),
@@ -355,6 +359,20 @@ def test_a_provider_with_a_mistake_is_still_known_to_routes() -> None:
     """One mistake must not look like two."""
     change = provider(type="bedrock") | {"routing": {"routes": [{"to": [{"provider": "p"}]}]}}
     assert list(problems(change)) == ["providers[0].type"]
+
+
+def test_a_section_of_the_wrong_kind_hides_nothing_else() -> None:
+    """Found by the property tests: rules between fields must not stumble over it."""
+    change = {"providers": 1, "routing": {"routes": [{"to": [{"provider": "b"}]}]}, "server": []}
+    assert set(problems(change)) == {"providers", "server"}
+
+
+def test_a_credential_in_the_wrong_place_is_not_repeated() -> None:
+    """People paste keys into labels."""
+    token = "sk-ant-api03-abcdefghijklmnop1234"
+    found = problems(provider(keys=[{"key": "k", "label": token + "!"}], type=token, **{token: 1}))
+    assert len(found) == 3
+    assert token not in str(found)
 
 
 def test_rules_between_fields_are_told_together_with_wrong_fields() -> None:

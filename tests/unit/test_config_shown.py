@@ -12,8 +12,8 @@ import yaml
 from ccr_control.core import editor_schema
 from ccr_control.core.compile import config_hash, json_schema, redacted_yaml
 from ccr_control.core.config import Config, load
-from ccr_control.core.schema import Section
 from ccr_control.core.secret import Secret
+from ccr_control.core.section import Section
 
 TOKEN = "sk-ant-api03-0123456789"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ccr_control.core.addresses import is_private
+from ccr_control.core.completion import completed, takes_leftovers
 from ccr_control.core.crosscheck import PROVIDERS, ROUTES
 from ccr_control.core.document import Document, Path, path_text
 from ccr_control.core.errors import Problem
 from ccr_control.core.patterns import covers, is_exact
-from ccr_control.core.presets import completed, takes_leftovers
 from ccr_control.core.schema import Config, RouteConfig
 
 

@@ -12,11 +12,12 @@ from ccr_rpc.v1 import snapshot_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ccr_control.core.completion import completed, named
 from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
 from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
-from ccr_control.core.presets import completed, named
-from ccr_control.core.schema import AuthConfig, Config, KeyConfig, ModelConfig, ProviderConfig, RouteConfig, Strategy
+from ccr_control.core.provider_schema import KeyConfig, ModelConfig, ProviderConfig
+from ccr_control.core.schema import AuthConfig, Config, RouteConfig, Strategy
 from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ccr_control.core.advice import advice
+from ccr_control.core.completion import completed
 from ccr_control.core.crosscheck import crosscheck
 from ccr_control.core.decode import Format, as_text, decode
 from ccr_control.core.document import Path, Tree, ancestry, at
 from ccr_control.core.errors import ConfigInvalid, Problem
 from ccr_control.core.expand import Expanded, expand
-from ccr_control.core.presets import completed
 from ccr_control.core.schema import Config
 from ccr_control.core.wording import Fault, fault_of, worded
 

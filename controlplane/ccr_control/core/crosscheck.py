@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ccr_control.core.addresses import is_private, origin
+from ccr_control.core.completion import completed
 from ccr_control.core.document import Document, Path, ancestry
 from ccr_control.core.errors import Problem
-from ccr_control.core.presets import completed, preset_of
-from ccr_control.core.schema import AuthConfig, Config, ProviderConfig
+from ccr_control.core.presets import preset_of
+from ccr_control.core.provider_schema import ProviderConfig
+from ccr_control.core.schema import AuthConfig, Config
 from ccr_control.core.wording import did_you_mean
 
 DEFAULT_ROUTE = "default"  # the last route of every snapshot
@@ -185,7 +187,8 @@ def _routes(config: Config, document: Document) -> Iterator[Finding]:
 def _candidates(config: Config, document: Document) -> Iterator[Finding]:
     known = {provider.name for provider in config.providers}
     written = document.written(PROVIDERS)
-    said = [provider.get("name") for provider in written or [] if isinstance(provider, dict)]
+    entries = written if isinstance(written, list) else []
+    said = [entry.get("name") for entry in entries if isinstance(entry, dict)]
     shown = [name for name in said if isinstance(name, str)]  # as written: a name may come from a variable
     for i, route in enumerate(config.routing.routes):
         for j, candidate in enumerate(route.to):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ccr_control.core.schema import Config, Section
+from ccr_control.core.schema import Config
+from ccr_control.core.section import Section
 
 Schema = dict[str, Any]
 

@@ -11,8 +11,8 @@ import re
 
 import yaml
 
+from ccr_control.core.completion import completed
 from ccr_control.core.document import Tree, looks_secret
-from ccr_control.core.presets import completed
 from ccr_control.core.schema import Config
 from ccr_control.core.secret import SHOWN, Secret
 

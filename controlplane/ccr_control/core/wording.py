@@ -122,8 +122,6 @@ def _message(fault: Fault) -> str:
             return f"must be at most {context['le']}"
         case "too_short" | "string_too_short":
             return "must not be empty"
-        case "string_too_long":
-            return f"must be at most {context['max_length']} characters long"
         case "string_pattern_mismatch":
             return _PATTERNS[context["pattern"]]
         case kind:

@@ -1,0 +1,153 @@
+"""The shape of a provider in the configuration: its keys, models, timeouts and traits.
+
+Pure. What is left out is filled in from `presets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ccr_control.core.addresses import BaseUrl
+from ccr_control.core.scalars import (
+    CaFile,
+    DisplayName,
+    Flag,
+    HeaderName,
+    Int,
+    Label,
+    ModelName,
+    Pattern,
+    PositiveDuration,
+    ProviderName,
+    ServesPattern,
+    Timestamp,
+    unavailable,
+)
+from ccr_control.core.secret import Credential, HeaderValue
+from ccr_control.core.section import Section
+
+_Type = Literal["anthropic", "zai", "ollama", "anthropic-compatible"]
+ProviderType = Annotated[
+    _Type, BeforeValidator(unavailable("bedrock", "azure", "vertex", available=_Type, what="the provider type"))
+]
+PresetName = Literal["minimax", "moonshot", "deepseek", "openrouter", "vllm", "llama-cpp", "lm-studio"]
+AuthStyle = Literal["x-api-key", "bearer", "both", "none"]
+SystemTurns = Literal["pass", "fold", "reject"]
+Weight = Annotated[Int, Field(ge=1, le=1_000_000)]
+Priority = Annotated[Int, Field(ge=0, le=1_000_000)]
+
+
+class KeyConfig(Section):
+    """One credential of a provider."""
+
+    label: Label | None = None
+    """Public name. Absent: `key-1`, `key-2`, … by position."""
+    key: Credential
+    """The credential, best as `${VARIABLE}`."""
+    scope: Label | None = None
+    """The account whose limits and caches it shares with other keys. Absent: its own."""
+    rpm_limit: Annotated[Int, Field(ge=1)] | None = None
+    """Requests a minute. Absent: the provider's own headers decide."""
+    tpm_limit: Annotated[Int, Field(ge=1)] | None = None
+    """Tokens a minute. Absent: the provider's own headers decide."""
+    weight: Weight = 1
+    """Share among keys of equal priority."""
+    priority: Priority = 0
+    """Lower is tried first."""
+
+
+class ModelConfig(Section):
+    """A model that clients can ask for."""
+
+    id: ModelName
+    """The name a client says."""
+    display_name: DisplayName | None = None
+    """The name for people. Absent: made from the id."""
+    created_at: Timestamp | None = None
+    """When it was published, RFC 3339."""
+
+
+def _model_by_id(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+def _forward_drop_or_list(value: Any) -> Any:
+    if value in ("forward", "drop") or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)):
+        return value
+    raise ValueError("must be forward, drop, or a list of the values to forward")
+
+
+class TimeoutsConfig(Section):
+    """How long to wait for a provider."""
+
+    connect: PositiveDuration = timedelta(seconds=5)
+    """TCP connect and TLS handshake."""
+    first_byte: PositiveDuration = timedelta(minutes=10)
+    """From the end of the request to the first byte of the answer. Long thinking is normal."""
+    idle: PositiveDuration = timedelta(minutes=6)
+    """Between two bytes of an answer."""
+
+
+class TraitsConfig(Section):
+    """What a provider can and cannot do. Absent: as its type or preset is known to be."""
+
+    count_tokens: Flag | None = None
+    """Has `/v1/messages/count_tokens`."""
+    system_turns: SystemTurns | None = None
+    """What to do with `role: "system"` entries of `messages`: pass them, fold them into user turns, or reject."""
+    documents: Flag | None = None
+    """Reads `document` blocks (PDFs and text)."""
+    prompt_caching: Flag | None = None
+    """Honours `cache_control`, or ignores it harmlessly."""
+    batches_and_files: Flag | None = None
+    """Has `/v1/messages/batches` and `/v1/files`."""
+    anthropic_signatures: Flag | None = None
+    """Its signed thinking blocks verify at Anthropic."""
+
+
+class ProviderConfig(Section):
+    """An upstream."""
+
+    name: ProviderName
+    """Unique name: lower-case letters, digits, `-`, `_` and `.`."""
+    type: ProviderType
+    """What kind of upstream it is."""
+    preset: PresetName | None = None
+    """A known service, for `anthropic-compatible` only: sets what is not said otherwise."""
+    enabled: Flag = True
+    """A disabled provider gets no request."""
+    base_url: BaseUrl | None = None
+    """Where it is; `/v1/messages` is appended. Absent: as the type or preset knows."""
+    allow_private: Flag = False
+    """Allow a private or loopback address, and plain http."""
+    ca_file: CaFile | None = None
+    """PEM certificates to trust for it instead of the system's."""
+    auth_style: AuthStyle | None = None
+    """How a key is attached. Absent: as the type or preset knows."""
+    keys: tuple[KeyConfig, ...] = ()
+    """Its credentials."""
+    model_mapping: Mapping[Pattern, ModelName] = Field(default_factory=dict)
+    """Client's model name (or a pattern with `*`) → the name there. The rule with the most literal characters wins."""
+    models: (
+        tuple[Annotated[ModelConfig, BeforeValidator(_model_by_id, json_schema_input_type=str | ModelConfig)], ...]
+        | None
+    ) = None
+    """What it has, for `GET /v1/models` and, unless `serves` says otherwise, for routing."""
+    serves: tuple[ServesPattern, ...] | None = None
+    """Patterns of the models it may be asked for without a route; `!` in front excludes."""
+    weight: Weight = 1
+    """Share among providers."""
+    priority: Priority = 0
+    """Lower is tried first by `failover`."""
+    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Headers added to every request to it."""
+    betas: Annotated[Literal["forward", "drop"] | tuple[str, ...], BeforeValidator(_forward_drop_or_list)] = "forward"
+    """What happens to `anthropic-beta` values."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """How long to wait for it."""
+    traits: TraitsConfig = TraitsConfig()
+    """What it can and cannot do."""
