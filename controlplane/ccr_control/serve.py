@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from ccr_control.core.addresses import Address, parse_address
 from ccr_control.core.banner import Started, banner
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.quantities import format_duration
@@ -93,7 +94,7 @@ def _plan(
     sockets: contextlib.ExitStack,
 ) -> Plan:
     """Find, check and bind everything before anything is started. The sockets close with `sockets`."""
-    found = source.find(options.config, options.demo, state, os.environ)
+    found = source.find(options.config, options.demo, options.listen, state, os.environ)
     if found.demo:
         sockets.enter_context(found.demo)
     config = ConfigFile(found.file, os.environ, time.time).revision.config
@@ -185,6 +186,13 @@ def _refused(message: str, exit_code: int) -> int:
     return exit_code
 
 
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _workers(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError("must be a number between 1 and 256")
@@ -194,6 +202,9 @@ def _workers(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ccr serve", description="Run both planes of the relay on this machine.")
     parser.add_argument("--config", metavar="FILE", help="configuration (else $CCR_CONFIG, ./ccr.yaml, the user's)")
+    parser.add_argument(
+        "--listen", metavar="ADDRESS", type=_address, help="host:port, for starts without a configuration"
+    )
     parser.add_argument("--workers", metavar="N", type=_workers, help="ccr-data processes (else server.workers)")
     parser.add_argument("--demo", action="store_true", help="answer from a scripted provider, without any key")
     parser.add_argument("--state-dir", metavar="DIR", help="private directory (else $CCR_STATE_DIR, the user's)")

@@ -60,6 +60,24 @@ def test_demo_and_config_exclude_each_other(tmp_path: Path) -> None:
         assert "leave out --demo or --config" in relay.output
 
 
+def test_listening_elsewhere_is_for_the_built_in_configuration(tmp_path: Path) -> None:
+    """One place says where the relay listens; the control plane reads it, too."""
+    with served(tmp_path, CONFIG, "--listen", "127.0.0.1:0") as relay:
+        assert relay.wait_end() == 2
+        assert f"set server.listen in {tmp_path / 'ccr.yaml'}" in relay.output
+    with served(tmp_path, CONFIG, "--listen", "8787") as relay:
+        assert relay.wait_end() == 2
+        assert "write host:port" in relay.output
+
+
+def test_without_keys_the_built_in_configuration_stays_on_loopback(tmp_path: Path) -> None:
+    """Else everybody on the network would spend the owner's money."""
+    with served(tmp_path, CONFIG, "--demo", "--listen", "0.0.0.0:0") as relay:
+        assert relay.wait_end() == 78
+        assert "server.listen" in relay.output or "loopback" in relay.output
+        assert relay.every_pid() == []
+
+
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     """192.0.2.0/24 belongs to nobody (RFC 5737)."""
     beyond = CONFIG.replace("127.0.0.1:0", "192.0.2.1:8787", 1)
@@ -111,18 +129,17 @@ def test_names_and_ipv6_can_be_listened_on(tmp_path: Path, listen: str, host: st
 
 def test_without_configuration_and_key_the_demo_starts_and_says_so(tmp_path: Path) -> None:
     """`make run` on a fresh machine."""
-    port = _free_port()
-    with served(tmp_path, None, env=environment(), command=_on_port(tmp_path, port)) as relay:
+    with served(tmp_path, None, "--listen", "127.0.0.1:0") as relay:
         relay.wait_ready()
         until(lambda: "DEMO: no configuration was found" in relay.output, "the banner")
-        assert f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}" in relay.output
+        assert f"export ANTHROPIC_BASE_URL={relay.url}" in relay.output
         assert len(relay.pids("demo")) == 1
 
 
 def test_with_a_key_in_the_environment_its_provider_is_used(tmp_path: Path) -> None:
     """The file that is written names the variable; the key itself appears nowhere."""
     env = environment(ANTHROPIC_API_KEY=SECRET, ZAI_API_KEY=SECRET + "-2")
-    with served(tmp_path, None, env=env, command=_on_port(tmp_path, _free_port())) as relay:
+    with served(tmp_path, None, "--listen", "127.0.0.1:0", env=env) as relay:
         relay.wait_ready()
         until(lambda: "Try it:" in relay.output, "the banner")
         assert "anthropic, zai" in relay.output
@@ -160,27 +177,6 @@ def test_what_a_killed_supervisor_left_is_waited_for(tmp_path: Path) -> None:
         with served(tmp_path / "again", again, "--state-dir", str(first.state)) as second:
             second.wait_ready()
             assert second.url == first.url
-
-
-def _free_port() -> int:
-    with taken_port() as port:
-        return port
-
-
-def _on_port(directory: Path, port: int) -> tuple[str, ...]:
-    """Stand-ins, with the built-in configuration's ports replaced: another relay may run on this machine."""
-    import sys
-
-    from support import serving
-
-    script = directory / "serve_on_port.py"
-    script.write_text(
-        "import ccr_control.core.builtin as builtin, runpy\n"
-        f"control = 'control: {{listen: \"127.0.0.1:0\"}}\\n'\n"
-        f"builtin._HEADER = builtin._HEADER.replace('8787', '{port}') + control\n"
-        f"runpy.run_path({serving.STAND_IN_SERVE[1]!r}, run_name='__main__')\n"
-    )
-    return (sys.executable, str(script))
 
 
 def test_start_is_quick(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ def serve(
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Configuration (else $CCR_CONFIG, ./ccr.yaml, the user's).")
     ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="host:port, for starts without a configuration.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=256, help="ccr-data processes (else server.workers).")
     ] = None,
@@ -30,7 +33,13 @@ def serve(
     SIGTERM or Ctrl-C lets open requests finish; a second one ends at once. SIGHUP reads the configuration again,
     SIGUSR2 replaces the workers one by one.
     """
-    given = {"--config": config, "--workers": workers, "--state-dir": state_dir, "--log-format": log_format}
+    given = {
+        "--config": config,
+        "--listen": listen,
+        "--workers": workers,
+        "--state-dir": state_dir,
+        "--log-format": log_format,
+    }
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     flags = [name for name, is_set in (("--demo", demo), ("--quiet", quiet)) if is_set]
     # -P: the folder we are called from must not be able to replace a module

@@ -9,14 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ccr_control.core.addresses import Address
+
 _HEADER = """\
 # Written by `ccr serve`, because it found no configuration. It is written again at every such start:
 # `ccr config init` makes one of your own.
 version: 1
 server:
-  listen: 127.0.0.1:8787
+  listen: "%s"
   auth: {mode: none, allow_subscription: true}
+control: {listen: "%s"}
+routing: {strategy: failover}
+providers:
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Where the two planes listen."""
+
+    relay: Address
+    control: Address
+
+
+USUAL = Listens(relay=Address("127.0.0.1", 8787), control=Address("127.0.0.1", 9090))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,7 @@ VARIABLES = (*(known.variable for known in _KEYED), "OLLAMA_HOST")
 """The variables that are looked for, in the order of preference of their providers."""
 
 
-def from_environment(env: Mapping[str, str]) -> str | None:
+def from_environment(env: Mapping[str, str], listens: Listens = USUAL) -> str | None:
     """A configuration for the providers whose variables are set and not empty; None if there are none."""
     entries = [
         (*known.lines, f"priority: {priority}", f'keys: [{{label: env, key: "${{{known.variable}}}"}}]')
@@ -49,10 +65,10 @@ def from_environment(env: Mapping[str, str]) -> str | None:
     ]
     if host := env.get("OLLAMA_HOST"):
         entries.append(("name: ollama", "type: ollama", f"priority: {len(_KEYED)}", f"base_url: {ollama_url(host)}"))
-    return _config(entries) if entries else None
+    return _config(entries, listens) if entries else None
 
 
-def for_demo(port: int) -> str:
+def for_demo(port: int, listens: Listens = USUAL) -> str:
     """A configuration whose only provider is the demo on this port of loopback."""
     return _config(
         [
@@ -63,7 +79,8 @@ def for_demo(port: int) -> str:
                 "allow_private: true",
                 "keys: [{label: demo, key: demo-key}]",
             )
-        ]
+        ],
+        listens,
     )
 
 
@@ -81,10 +98,6 @@ def ollama_url(host: str) -> str:
     return f"{scheme or 'http'}://{name}:{port}{slash}{path}".rstrip("/")
 
 
-def _config(entries: list[tuple[str, ...]]) -> str:
-    lines = [f"{'  - ' if first else '    '}{line}" for entry in entries for first, line in _marked(entry)]
-    return _HEADER + "routing: {strategy: failover}\nproviders:\n" + "\n".join(lines) + "\n"
-
-
-def _marked(entry: tuple[str, ...]) -> list[tuple[bool, str]]:
-    return [(number == 0, line) for number, line in enumerate(entry)]
+def _config(entries: list[tuple[str, ...]], listens: Listens) -> str:
+    lines = [f"{'    ' if number else '  - '}{line}" for entry in entries for number, line in enumerate(entry)]
+    return _HEADER % (listens.relay, listens.control) + "\n".join(lines) + "\n"

@@ -77,7 +77,7 @@ def _why(error: OSError, host: str, port: int) -> str:
         case errno.EADDRINUSE:
             owner = _owner_of(port)
             who = f"by {owner}" if owner else "by another program"
-            return f"the port is taken {who}; stop it or change server.listen"
+            return f"the port is taken {who}; stop it or listen elsewhere (server.listen, or --listen)"
         case errno.EACCES | errno.EPERM:
             return "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE; change server.listen"
         case errno.EADDRNOTAVAIL:
