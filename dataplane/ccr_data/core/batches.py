@@ -1,12 +1,15 @@
-"""The journal of one process: finished requests in numbered batches, each of which the control plane counts exactly once.
+"""The journal of one process: finished requests in numbered batches, each of which the control plane counts exactly
+once.
 
-Pure. What is noted collects in an open part. `seal()` gives that part the next number, and from then on its bytes never
-change; until acknowledged it is kept, to be sent again after a reconnect. What waits is bounded: beyond `Limits` requests
-are no longer told one by one but folded into sums, which stay open, and so grow in place, until there is room again.
+Pure. What is noted collects in an open part. `seal()` gives that part the next number, and from then on its bytes
+never change; until acknowledged it is kept, to be sent again after a reconnect. What waits is bounded: beyond
+`Limits` requests are no longer told one by one but folded into sums, which stay open, and so grow in place, until
+there is room again.
 
-What should be on disk for a successor while the control plane is away is decided here, too (`unspooled`, `is_spool_spent`).
-A draft is the open part under the number it will get; a later draft, and at last the sealed batch, replaces it there.
-Nothing is sent before it is sealed. Times are seconds of the caller's monotonic clock, except those in records.
+What should be on disk for a successor while the control plane is away is decided here, too (`unspooled`,
+`is_spool_spent`). A draft is the open part under the number it will get; a later draft, and at last the sealed
+batch, replaces it there. Nothing is sent before it is sealed. Times are seconds of the caller's monotonic clock,
+except those in records.
 """
 
 from __future__ import annotations
@@ -204,6 +207,11 @@ class Journal:
     def has_open(self) -> bool:
         """Whether anything has no number yet."""
         return bool(self._parts or self._sums or self._sightings)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is not acknowledged, numbered or not."""
+        return bool(len(self.waiting)) or self.has_open
 
     def note(self, records: Sequence[Record]) -> None:
         """Requests have finished."""

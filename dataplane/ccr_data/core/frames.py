@@ -1,7 +1,7 @@
 """How numbered batches lie in a file: after a magic, frames of length, CRC-32, number and payload.
 
-Pure. A file that was torn or damaged anywhere is read up to the first frame that is not whole; what comes after it is
-not trusted. A number may occur again: the later frame replaces the earlier.
+Pure. A file that was torn or damaged anywhere is read up to the first frame that is not whole; what comes after it
+is not trusted. A number may occur again: the later frame replaces the earlier.
 """
 
 from __future__ import annotations

@@ -193,8 +193,9 @@ class Beginning:
         if self.verdict is not None:
             return self.verdict
         text = self._line + payload
-        lines = _LINE_END.split(text)
-        self._line = lines.pop()
+        held = b"\r" if text.endswith(b"\r") else b""  # the LF that belongs to it may come next
+        lines = _LINE_END.split(text[: len(text) - len(held)])
+        self._line = lines.pop() + held
         for line in lines:
             self.verdict = self._judge(line)
             if self.verdict is not None:

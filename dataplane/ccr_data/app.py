@@ -1,0 +1,195 @@
+"""ccr-data: one worker of the data plane. Proxies and streams; knows only what its snapshot says.
+
+Exit codes: 0 after SIGTERM or SIGINT and an orderly drain; 1 if requests had to be cut off, or at once by a second signal;
+2 for a wrong command line; 69 if it cannot listen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from ccr_data.core.node import NodeIdentity, NodeStatus
+from ccr_data.shell.control_link import ControlAddress, control_address
+from ccr_data.shell.http_server import Server
+from ccr_data.shell.logs import Log, LogOutput, logging_to
+from ccr_data.shell.node_dir import NodeDir, make_private
+from ccr_data.shell.relay import Relay
+from ccr_data.shell.report import Reporter
+from ccr_data.shell.request_log import RequestLog
+from ccr_data.shell.store import SnapshotStore
+from ccr_data.shell.watch import follow_snapshots
+
+EXIT_USAGE = 2
+EXIT_CANNOT_LISTEN = 69
+BACKLOG = 4096
+FLUSH_TIMEOUT_S = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+log = Log("data")
+
+
+def main() -> None:
+    """Entry point of `ccr-data`."""
+    options = _options(sys.argv[1:])
+    keep_big_blocks()
+    try:
+        sock = _socket(options)
+    except (OSError, ValueError) as error:
+        print(f"ccr-data: cannot listen on {options.listen or options.listen_fd}: {error}", file=sys.stderr)
+        sys.exit(EXIT_CANNOT_LISTEN)
+    with logging_to(log_format=options.log_format) as output, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(run(options, sock, output))
+    sys.exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one (not on Windows); the standard one does, too."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("ccr-data", description="One worker of cc-relay's data plane.")
+    listening = parser.add_mutually_exclusive_group(required=True)
+    listening.add_argument("--listen", metavar="HOST:PORT", help="where to listen")
+    listening.add_argument("--listen-fd", type=int, metavar="N", help="an inherited listening socket")
+    parser.add_argument("--state-dir", type=Path, required=True, help="shared with ccr-control on this machine")
+    parser.add_argument("--node-name", default="worker-0", help="unique among the workers of this machine")
+    parser.add_argument("--control", metavar="ADDRESS", help="unix:/path or host:port; default: as the state dir says")
+    parser.add_argument("--log-format", choices=["json", "text", "auto"], default="auto")
+    parser.add_argument("--drain-timeout", type=_duration, default=30.0, metavar="30s", help="for requests at the end")
+    parser.add_argument("--version", action="version", version=f"ccr-data {version('cc-relay')}")
+    return parser.parse_args(arguments)
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 500ms, 30s or 5m")
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def _socket(options: argparse.Namespace) -> socket.socket:
+    """The listening socket. Raises OSError or ValueError."""
+    if options.listen_fd is not None:
+        sock = socket.socket(fileno=options.listen_fd)
+    else:
+        host, _, port = options.listen.rpartition(":")
+        if not port.isdigit():
+            raise ValueError("it is not HOST:PORT")
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def keep_big_blocks() -> None:
+    """Tell glibc to keep freed memory: it would give every request body back to the kernel and fault it in again.
+
+    Measured: a 200 KB request costs a third less CPU (docs/performance.md). Other C libraries have no such setting.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutput) -> int:
+    """Serve until a signal ends it; returns the exit code."""
+    directory = NodeDir(options.state_dir, options.node_name)
+    make_private(directory.path, options.state_dir)
+    node = NodeIdentity(
+        f"{socket.gethostname()}/{options.node_name}", secrets.token_hex(8), version("cc-relay"), os.getpid()
+    )
+    stop = _stop_on_signals()
+    store = SnapshotStore(directory)
+    await store.load()
+
+    def find_control() -> ControlAddress | None:
+        return ControlAddress(options.control) if options.control else control_address(options.state_dir)
+
+    def status() -> NodeStatus:
+        return NodeStatus(len(relay.exchanges), len(server.connections), relay.unauthorized_total)
+
+    reporter = Reporter(
+        node,
+        directory,
+        find_control,
+        journal=node.instance_id,
+        log_requests=RequestLog(output, node.node_id).note,
+        status=status,
+    )
+    relay = Relay(store, reporter)
+    server = Server(relay)
+    await server.listen(sock)
+    gc.collect()
+    gc.freeze()  # what exists now stays: the collector need not look at it again
+    gc.set_threshold(50_000, 20, 50)
+    ready = directory.path / "ready"
+    async with asyncio.TaskGroup() as tasks:
+        following = [
+            tasks.create_task(follow_snapshots(find_control, node, store), name="snapshots"),
+            tasks.create_task(reporter.run(), name="usage"),
+            tasks.create_task(server.sweep_forever(), name="sweep"),
+        ]
+        ready.write_text(str(os.getpid()))
+        log.info("node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None)
+        await stop.wait()
+        log.info("node_draining", node=node.node_id, open_requests=len(relay.exchanges))
+        is_drained = await server.drain(options.drain_timeout)
+        await reporter.flush(FLUSH_TIMEOUT_S)
+        for task in following:
+            task.cancel()
+    with contextlib.suppress(OSError):
+        if ready.read_text() == str(os.getpid()):
+            ready.unlink()
+    log.info("node_stopped", node=node.node_id, is_drained=is_drained)
+    return 0 if is_drained else 1
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    return stop
+
+
+def _shown(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+if __name__ == "__main__":
+    main()

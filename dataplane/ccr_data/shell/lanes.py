@@ -1,0 +1,140 @@
+"""Journals on their way to the control plane: that of this process, and those of dead ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ccr_data.core.batches import Journal
+from ccr_data.core.node import NodeStatus
+from ccr_data.shell.spool import Orphan, Spool
+from ccr_data.shell.usage_wire import batch_request, journal_suffix, status_suffix
+
+STATUS_SPACING_S = 1.0
+ORPHAN_WINDOW = 32  # batches of a dead process on their way at once
+
+
+class Lane(Protocol):
+    """The batches of one journal, to be delivered in order."""
+
+    @property
+    def sent_as(self) -> str:
+        """The name it is delivered under."""
+        ...
+
+    @property
+    def acknowledged(self) -> int:
+        """The control plane has all up to this number."""
+        ...
+
+    async def next_request(self, sent: int) -> tuple[int, bytes] | None:
+        """What to send when all up to `sent` has been: number and request. None: nothing for now. Raises OSError."""
+        ...
+
+    async def ack(self, number: int) -> bool:
+        """The control plane has all up to this number; returns whether the lane has ended."""
+        ...
+
+    def resume_at(self, expected: int) -> None:
+        """The control plane did not take what was sent: it expects this number."""
+        ...
+
+
+class OwnLane:
+    """The journal of this process. Its batches also tell how the node is."""
+
+    def __init__(self, journal: Journal, spool: Spool, status: Callable[[], NodeStatus]) -> None:
+        self._journal = journal
+        self._spool = spool
+        self._status = status
+        self._status_sent_s = float("-inf")
+
+    @property
+    def sent_as(self) -> str:
+        """The name it is delivered under."""
+        return self._journal.waiting.sent_as
+
+    @property
+    def acknowledged(self) -> int:
+        """The control plane has all up to this number."""
+        return self._journal.waiting.acknowledged
+
+    async def next_request(self, sent: int) -> tuple[int, bytes] | None:
+        """What to send when all up to `sent` has been."""
+        found = self._journal.waiting.after(sent)
+        if found is None:
+            return None
+        number, batch = found
+        suffix = _renaming(self._journal.waiting.journal, self.sent_as)
+        if self.is_status_due(STATUS_SPACING_S):
+            self._status_sent_s = time.monotonic()
+            suffix += status_suffix(self._status(), self._spool.size_bytes, resident_bytes())
+        return number, batch_request(batch.payload, suffix)
+
+    def is_status_due(self, every_s: float) -> bool:
+        """Whether it was told longer ago than this how the node is."""
+        return time.monotonic() - self._status_sent_s >= every_s
+
+    async def ack(self, number: int) -> bool:
+        """The control plane has all up to this number; this lane ends with the process."""
+        self._journal.ack(number)
+        return False
+
+    def resume_at(self, expected: int) -> None:
+        """The control plane expects this number."""
+        self._journal.resume_at(expected)
+
+
+class OrphanLane:
+    """The journal of a dead process, read from its spool as it is sent."""
+
+    def __init__(self, orphan: Orphan) -> None:
+        self._orphan = orphan
+
+    @property
+    def sent_as(self) -> str:
+        """The name it is delivered under."""
+        return self._orphan.waiting.sent_as
+
+    @property
+    def acknowledged(self) -> int:
+        """The control plane has all up to this number."""
+        return self._orphan.waiting.acknowledged
+
+    async def next_request(self, sent: int) -> tuple[int, bytes] | None:
+        """What to send when all up to `sent` has been, unless enough is on its way."""
+        waiting = self._orphan.waiting
+        found = waiting.after(sent)
+        if found is None or (waiting.acknowledged and sent - waiting.acknowledged >= ORPHAN_WINDOW):
+            return None
+        number, span = found
+        payload = await asyncio.to_thread(self._orphan.payload, span)
+        return number, batch_request(payload, _renaming(waiting.journal, waiting.sent_as))
+
+    async def ack(self, number: int) -> bool:
+        """The control plane has all up to this number; with the last one the file goes."""
+        self._orphan.waiting.ack(number)
+        if len(self._orphan.waiting):
+            return False
+        await asyncio.to_thread(self._orphan.remove)
+        return True
+
+    def resume_at(self, expected: int) -> None:
+        """The control plane expects this number."""
+        self._orphan.waiting.resume_at(expected)
+
+
+def _renaming(journal: str, sent_as: str) -> bytes:
+    return b"" if sent_as == journal else journal_suffix(sent_as)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

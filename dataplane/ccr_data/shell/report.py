@@ -1,0 +1,175 @@
+"""Tells the control plane what happened: takes records on the request path, hands over numbered batches beside it.
+
+Three tasks share one journal, whose decisions are core/batches.py's: one collects and seals, one delivers
+(shell/deliver.py), one keeps on disk what waits too long. None of them waits for another. What dead processes of
+this machine left on disk is delivered on the same stream.
+
+Lost with a killed process is at most what was noted in the last COLLECT_WITHIN_S, and, if the control plane went
+away or hung in the second before (CUT_OFF_AFTER_S), what was on its way there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+from ccr_data.core.batches import Journal, Limits
+from ccr_data.core.node import NodeIdentity, NodeStatus
+from ccr_data.core.records import RateLimitSighting, Record
+from ccr_data.shell.control_link import FindControl, LinkPolicy, stay_connected
+from ccr_data.shell.deliver import Delivery
+from ccr_data.shell.lanes import OrphanLane, OwnLane
+from ccr_data.shell.logs import Log
+from ccr_data.shell.node_dir import NodeDir
+from ccr_data.shell.spool import MAX_SPOOL_BYTES, Spool, adopt_orphans
+from ccr_data.shell.usage_wire import UsageEncoder
+
+COLLECT_WITHIN_S = 0.25
+URGENT_SPACING_S = 0.02  # failures come in crowds; the first is told at once
+SLICE_RECORDS = 64  # well under a millisecond's work, then the streams have their turn
+STATUS_EVERY_S = 5.0  # when there is nothing else to tell
+SPOOL_EVERY_S = 0.25
+SPOOL_RETRY_S = 5.0
+
+log = Log("usage")
+
+
+class Reporter:
+    """Where a node's records go."""
+
+    def __init__(
+        self,
+        node: NodeIdentity,
+        directory: NodeDir,
+        find_control: FindControl,
+        *,
+        journal: str,
+        log_requests: Callable[[Sequence[Record]], None] = lambda _: None,
+        status: Callable[[], NodeStatus] = NodeStatus,
+        policy: LinkPolicy = LinkPolicy(),
+        limits: Limits = Limits(),
+        max_spool_bytes: int = MAX_SPOOL_BYTES,
+    ) -> None:
+        """`journal` names this process's batches: random, unique for ever, fit for a file name."""
+        self._directory = directory
+        self._find_control = find_control
+        self._log_requests = log_requests
+        self._policy = policy
+        self._noted: list[Record] = []
+        self._urgent = asyncio.Event()
+        self._journal = Journal(journal, UsageEncoder(), limits)
+        self._spool = Spool(directory, journal, max_spool_bytes)
+        self._own_lane = OwnLane(self._journal, self._spool, status)
+        self._delivery = Delivery(node, [self._own_lane], policy)
+        self._disk = asyncio.Lock()
+        self._is_disk_broken = False
+
+    # --- called on the request path -----------------------------------------------------------------------------------
+
+    def note(self, record: Record) -> None:
+        """A request has finished, and nobody changes its record any more. Returns at once and never raises."""
+        self._noted.append(record)
+        if record.has_failed_attempt:
+            self._urgent.set()
+
+    def note_sighting(self, sighting: RateLimitSighting) -> None:
+        """An answer told about limits. Returns at once and never raises."""
+        self._journal.sight(sighting)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Collect, deliver and keep on disk. Ends only when cancelled; `flush` before that."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._collect(), name="usage collecting")
+            tasks.create_task(self._keep_spooled(), name="usage on disk")
+            tasks.create_task(self._adopt_orphans(), name="usage of dead processes")
+            await stay_connected("usage", self._find_control, self._delivery.talk, self._policy)
+
+    async def flush(self, timeout_s: float = 1.0) -> None:
+        """Bring home what was noted: to the control plane if it takes it in time, else to the disk."""
+        await self._take_in()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._until_acknowledged()
+        async with self._disk:
+            rest = self._journal.everything()
+            if not rest:
+                await asyncio.to_thread(self._spool.remove)
+                return
+            try:
+                await asyncio.to_thread(self._spool.write, rest, rest)
+            except OSError as error:
+                log.error("usage_lost", batches=len(self._journal.waiting), reason=error.strerror or str(error))
+            else:
+                log.info("usage_spooled", batches=len(self._journal.waiting), path=str(self._spool.path))
+            self._spool.close()
+
+    async def _until_acknowledged(self) -> None:
+        while True:
+            self._delivery.acked.clear()
+            self._seal()
+            if not (self._delivery.is_talking and self._journal.has_any):
+                return
+            await self._delivery.acked.wait()
+
+    async def _collect(self) -> None:
+        sealed_s = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COLLECT_WITHIN_S):
+                    await self._urgent.wait()
+            if self._urgent.is_set():
+                await asyncio.sleep(sealed_s + URGENT_SPACING_S - time.monotonic())
+                self._urgent.clear()
+            await self._take_in()
+            self._seal()
+            sealed_s = time.monotonic()
+
+    async def _take_in(self) -> None:
+        """Move what was noted into the journal and the log, letting the streams have their turn in between."""
+        while self._noted:
+            records = self._noted[:SLICE_RECORDS]
+            del self._noted[:SLICE_RECORDS]
+            self._journal.note(records)
+            self._log_requests(records)
+            await asyncio.sleep(0)
+
+    def _seal(self) -> None:
+        is_status_due = self._delivery.is_talking and self._own_lane.is_status_due(STATUS_EVERY_S)
+        if self._journal.seal(time.monotonic(), even_if_empty=is_status_due) is not None:
+            self._delivery.has_news()
+
+    async def _adopt_orphans(self) -> None:
+        for orphan in await asyncio.to_thread(adopt_orphans, self._directory):
+            self._delivery.add(OrphanLane(orphan))
+
+    async def _keep_spooled(self) -> None:
+        while True:
+            await asyncio.sleep(SPOOL_RETRY_S if self._is_disk_broken else SPOOL_EVERY_S)
+            if self._journal.is_spool_spent or self._journal.is_cut_off(time.monotonic()):
+                async with self._disk:
+                    await self._spool_once()
+
+    async def _spool_once(self) -> None:
+        journal = self._journal
+        try:
+            if journal.is_spool_spent:
+                await asyncio.to_thread(self._spool.remove)
+                journal.spool_emptied()
+            elif new := journal.unspooled():
+                journal.spooled(await asyncio.to_thread(self._spool.write, new, journal.everything()))
+        except OSError as error:
+            if not self._is_disk_broken:
+                reason = error.strerror or str(error)
+                log.warning(
+                    "usage_not_spooled",
+                    path=str(self._spool.path),
+                    reason=reason,
+                    consequence="usage waits in memory only, until the control plane is back or there is room",
+                )
+            self._is_disk_broken = True
+        else:
+            self._is_disk_broken = False

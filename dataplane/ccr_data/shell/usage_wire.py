@@ -1,0 +1,105 @@
+"""Batches in the contract's serialised form, made in parts.
+
+Serialised messages of one type may be joined: repeated fields append, the last scalar wins, sub-messages merge
+(protobuf.dev, "Last One Wins"). So a batch is encoded piece by piece, its bytes never change once it has a number,
+and what is only true at the moment of sending (the node's status, another journal's name) is appended to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ccr_rpc.v1 import usage_pb2
+from google.protobuf.message import DecodeError, EncodeError
+
+from ccr_data.core.batches import SumKey, UsageSum, sound
+from ccr_data.core.node import NodeIdentity, NodeStatus
+from ccr_data.core.records import RateLimitSighting, Record
+from ccr_data.shell.wire import from_record, from_sighting, from_tokens
+
+_BATCH_FIELD = bytes([usage_pb2.ReportUsageRequest.BATCH_FIELD_NUMBER << 3 | 2])  # a length-delimited field
+_UNFIT = (ValueError, TypeError, OverflowError, EncodeError)  # what protobuf raises for text or numbers it cannot hold
+
+
+class UsageEncoder:
+    """Writes batches as the contract has them."""
+
+    def head(self, journal: str, number: int) -> bytes:
+        """The name of a batch."""
+        return usage_pb2.UsageBatch(journal=journal, number=number).SerializeToString()
+
+    def records(self, records: Sequence[Record]) -> bytes:
+        """Finished requests, one by one."""
+        try:
+            return _records(records)
+        except _UNFIT:
+            return _records([sound(record) for record in records])
+
+    def sums(self, sums: Mapping[SumKey, UsageSum]) -> bytes:
+        """Finished requests, folded."""
+        message = usage_pb2.UsageBatch()
+        for key, part in sums.items():
+            added = message.sums.add(
+                provider=key.provider,
+                model_used=key.model_used,
+                client=key.client,
+                requests=part.requests,
+                served=part.served,
+                tokens=from_tokens(part.tokens),
+            )
+            added.hour.FromSeconds(key.hour * 3600)
+        return message.SerializeToString()
+
+    def sightings(self, sightings: Iterable[RateLimitSighting]) -> bytes:
+        """Rate-limit headers."""
+        return usage_pb2.UsageBatch(rate_limits=[from_sighting(seen) for seen in sightings]).SerializeToString()
+
+
+def _records(records: Sequence[Record]) -> bytes:
+    return usage_pb2.UsageBatch(records=[from_record(record) for record in records]).SerializeToString()
+
+
+def status_suffix(status: NodeStatus, spooled_bytes: int, resident_bytes: int) -> bytes:
+    """What a batch says besides, if this is appended to it."""
+    message = usage_pb2.NodeStatus(
+        open_requests=status.open_requests,
+        open_connections=status.open_connections,
+        unauthorized_total=status.unauthorized_total,
+        spooled_bytes=spooled_bytes,
+        resident_bytes=resident_bytes,
+    )
+    return usage_pb2.UsageBatch(status=message).SerializeToString()
+
+
+def journal_suffix(journal: str) -> bytes:
+    """Appended to a batch, it has this journal's name."""
+    return usage_pb2.UsageBatch(journal=journal).SerializeToString()
+
+
+def hello_request(node: NodeIdentity) -> bytes:
+    """The first request of a usage stream."""
+    hello = usage_pb2.ReporterHello(node_id=node.node_id, instance_id=node.instance_id)
+    return usage_pb2.ReportUsageRequest(hello=hello).SerializeToString()
+
+
+def batch_request(payload: bytes, suffix: bytes = b"") -> bytes:
+    """A request that carries a batch, without parsing it."""
+    return b"".join((_BATCH_FIELD, _varint(len(payload) + len(suffix)), payload, suffix))
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def journal_of(payload: bytes, number: int) -> str | None:
+    """The journal that a batch from a file belongs to; None if it is no batch of that number."""
+    try:
+        batch = usage_pb2.UsageBatch.FromString(payload)
+    except DecodeError:
+        return None
+    return batch.journal if batch.number == number and batch.journal else None

@@ -1,0 +1,54 @@
+"""A relay of real processes for tests of the data plane: `ccr serve` with one worker in front of raw upstreams."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.client import RawClient
+from support.serving import REAL_SERVE, Relay, served
+
+KEY = "relay-key-for-tests"
+BODY = b'{"model":"claude-test","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
+STREAM_BODY = b'{"model":"claude-test","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"stream":true}'
+AUTH = f"x-api-key: {KEY}"
+
+
+def provider(name: str, url: str, **more: object) -> dict[str, object]:
+    """An Anthropic-type provider on loopback."""
+    keys = [{"label": f"{name}-key", "key": f"sk-up-{name}"}]
+    return {"name": name, "type": "anthropic", "base_url": url, "allow_private": True, "keys": keys, **more}
+
+
+def config(*providers: dict[str, object], server: object = None, routing: object = None) -> str:
+    """A configuration as text (JSON is YAML)."""
+    settings = {"listen": "127.0.0.1:0", "drain_timeout": "5s", "auth": {"keys": [{"name": "tester", "key": KEY}]}}
+    return json.dumps(
+        {
+            "version": 1,
+            "server": {**settings, **(server if isinstance(server, dict) else {})},
+            "control": {"listen": "127.0.0.1:0"},
+            "routing": {"strategy": "failover", **(routing if isinstance(routing, dict) else {})},
+            "providers": list(providers),
+        }
+    )
+
+
+@contextlib.contextmanager
+def relaying(directory: Path, text: str, *arguments: str) -> Iterator[Relay]:
+    """A relay that is ready."""
+    with served(directory, text, *arguments, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        yield relay
+
+
+def client(relay: Relay, timeout_s: float = 20.0) -> RawClient:
+    """A connection to it."""
+    return RawClient(relay.url, timeout_s)
+
+
+def records(relay: Relay) -> list[dict[str, object]]:
+    """The request log so far."""
+    return relay.events("request_done")
