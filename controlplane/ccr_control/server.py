@@ -78,6 +78,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     Raises CannotStart.
     """
     started_s = time.monotonic()
+    signals = _Signals()
     stats, fleet, sightings = Stats(), Fleet(), Sightings()
 
     def take_up(opened: Opened) -> None:
@@ -106,7 +107,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 startup_ms=round((time.monotonic() - started_s) * 1000),
             )
             file.log_warnings()
-            await _until_stopped(file, publisher)
+            await _until_stopped(file, publisher, signals)
         log.info("control_stopped")
 
 
@@ -148,17 +149,39 @@ def _services(
     return services
 
 
-async def _until_stopped(file: ConfigFile, publisher: Publisher) -> None:
-    """Publish and watch until a signal; SIGHUP means "look again"."""
-    hang_up = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+class _Signals:
+    """The signals of the process, caught from here on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped_by: asyncio.Future[str] = self._loop.create_future()
+        self.hang_up = asyncio.Event()
+        self._loop.add_signal_handler(signal.SIGHUP, self.hang_up.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number.name)
+
+    async def raise_at_stop(self) -> None:
+        """Raises _Stopped at the first SIGTERM or SIGINT, also an earlier one."""
+        log.info("control_stopping", signal=await self._stopped_by)
+        raise _Stopped
+
+    def _stop(self, name: str) -> None:
+        """A second signal ends the process at once."""
+        if not self._stopped_by.done():  # two signals may be delivered at a time
+            self._stopped_by.set_result(name)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+
+async def _until_stopped(file: ConfigFile, publisher: Publisher, signals: _Signals) -> None:
+    """Publish and follow the file until a signal ends it; SIGHUP means "look again"."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(watch(file.path, lambda: file.reload(publisher)), name="watcher")
-            tasks.create_task(_reload_at(hang_up, file, publisher), name="hang-up")
-            tasks.create_task(_raise_at_signal(loop), name="signals")
+            tasks.create_task(_reload_at(signals.hang_up, file, publisher), name="hang-up")
+            tasks.create_task(signals.raise_at_stop(), name="signals")
     except* _Stopped:
         pass
 
@@ -168,24 +191,6 @@ async def _reload_at(hang_up: asyncio.Event, file: ConfigFile, publisher: Publis
         await hang_up.wait()
         hang_up.clear()
         await file.reload(publisher, is_forced=True)
-
-
-async def _raise_at_signal(loop: asyncio.AbstractEventLoop) -> None:
-    """Raises _Stopped at the first SIGTERM or SIGINT; a second one ends the process at once."""
-    stop: asyncio.Future[str] = loop.create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _settle, stop, number.name)
-    name = await stop
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
-    log.info("control_stopping", signal=name)
-    raise _Stopped
-
-
-def _settle(stop: asyncio.Future[str], name: str) -> None:
-    if not stop.done():
-        stop.set_result(name)
 
 
 def _runner(main_coroutine: Coroutine[None, None, None]) -> None:

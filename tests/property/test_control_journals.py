@@ -29,19 +29,24 @@ class Killed(Exception):
     """The process died here."""
 
 
-class KilledBeforeCommit:
-    """A connection whose process dies when it commits."""
+class Mortal:
+    """A connection whose process dies after some statements: none is executed any more."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
+    def __init__(self, connection: sqlite3.Connection, statements: int) -> None:
+        self._connection, self._left = connection, statements
 
     def execute(self, sql: str, *arguments: object) -> object:
-        if sql == "COMMIT":
-            raise Killed
+        self._live_on()
         return self._connection.execute(sql, *arguments)
+
+    def executemany(self, sql: str, *arguments: object) -> object:
+        self._live_on()
+        return self._connection.executemany(sql, *arguments)
+
+    def _live_on(self) -> None:
+        if self._left == 0:
+            raise Killed
+        self._left -= 1
 
 
 class ExactlyOnce(RuleBasedStateMachine):
@@ -92,14 +97,15 @@ class ExactlyOnce(RuleBasedStateMachine):
         if is_acknowledged:
             self.acknowledged.update(self.counted)
 
-    @rule(data=st.data())
-    def die_before_the_commit(self, data: st.DataObject) -> None:
-        """Nothing of the transaction is kept."""
+    @rule(data=st.data(), statements=st.integers(0, 30))
+    def die(self, data: st.DataObject, statements: int) -> None:
+        """The process is killed between any two statements: all batches of the transaction are kept, or none."""
         batches = [batch for journal in JOURNALS for batch in self.unacknowledged(data, journal)]
         connection = self.database._connection
-        self.database._connection = KilledBeforeCommit(connection)  # type: ignore[assignment]
+        self.database._connection = Mortal(connection, statements)  # type: ignore[assignment]
         with contextlib.suppress(Killed):
-            self.database.count(batches, 0)
+            verdicts = self.database.count(batches, 0)
+            assert verdicts == self.expected(batches)
         connection.close()
         self.database = Database.open(self.path, 0)
 
