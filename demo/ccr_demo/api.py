@@ -37,7 +37,7 @@ from ccr_demo.prompt_cache import InputUsage, PromptCache, count_input_tokens, r
 from ccr_demo.script import Answer, Facts, Script, Step
 from ccr_demo.settings import Settings
 from ccr_demo.signatures import Binding, check_thinking, prefix_of
-from ccr_demo.validation import check_common, check_conversation, check_message_request
+from ccr_demo.validation import check_common, check_conversation, check_message_request, readable_part
 
 API_VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
 MAX_BODY_BYTES: Mapping[str, int] = {"/v1/files": 500 * 1024 * 1024, "/v1/messages/batches": 256 * 1024 * 1024}
@@ -136,6 +136,7 @@ class Api:
                 self.script = self.script.took(index)
                 return self._scripted(step, request, request_id), step.id
             caller = self._admit(request)
+            self._check_head(request)
             headers = self._headers(request_id, caller)
             performance = self._routed(request, facts, step, caller, headers, now_s)
             if index is not None:
@@ -145,7 +146,7 @@ class Api:
         return performance, step.id if step else ""
 
     def _admit(self, request: Request) -> Caller:
-        """The caller behind the key. Raises ApiError (401; 400 for the headers that go with it)."""
+        """The caller behind the key. Raises ApiError (401)."""
         key = request.header("x-api-key")
         bearer = request.header("authorization")
         if key is None and bearer is not None and bearer[:7].lower() == "bearer ":
@@ -154,14 +155,15 @@ class Api:
             raise ApiError(401, "x-api-key header is required")
         if key in self.settings.bad_keys or (self.settings.good_keys and key not in self.settings.good_keys):
             raise ApiError(401, "invalid x-api-key" if request.header("x-api-key") else "Invalid bearer token")
-        if self.settings.validate:
-            _check_version(request.header("anthropic-version"))
-            self._check_betas(request.header("anthropic-beta") or "")
         return Caller(self.settings.key_organizations.get(key, self.settings.organization))
 
-    def _check_betas(self, betas: str) -> None:
+    def _check_head(self, request: Request) -> None:
+        """Raises ApiError (400) for a version or beta value that does not exist."""
+        if not self.settings.validate:
+            return
+        _check_version(request.header("anthropic-version"))
         known = self.settings.known_betas
-        for beta in filter(None, (each.strip() for each in betas.split(","))):
+        for beta in filter(None, (each.strip() for each in (request.header("anthropic-beta") or "").split(","))):
             if known and beta not in known:
                 raise ApiError(
                     400,
@@ -231,7 +233,7 @@ class Api:
     def _messages(
         self, request: Request, step: Step | None, caller: Caller, headers: Headers, now_s: float
     ) -> Performance:
-        body = _read_json(request) if self.settings.validate else _json_or_nothing(request)
+        body = _read_json(request) if self.settings.validate else readable_part(_json_or_nothing(request))
         model = self._check(body, request, caller)
         answer: Answer | None = step or self._directed(body)
         if answer is not None and not answer.is_message:
@@ -272,10 +274,7 @@ class Api:
         return read_directives(body, times_seen)
 
     def _look_up(self, body: Json, model: Model, now_s: float) -> tuple[InputUsage, PromptCache]:
-        try:
-            prompt = read_prompt(body, model.min_cacheable_tokens)
-        except (AttributeError, TypeError):  # a body that nobody validated
-            return InputUsage(len(json.dumps(body)) // 4), self._cache
+        prompt = read_prompt(body, model.min_cacheable_tokens)
         return self._cache.look_up(self.settings.workspace, prompt, now_s)
 
     def _compose(self, answer: Answer, body: Json, usage: InputUsage, caller: Caller, model: Model) -> Message:

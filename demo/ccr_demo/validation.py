@@ -58,8 +58,52 @@ def check_common(body: object) -> Json:
     for name in ("tools", "stop_sequences"):
         if body.get(name) is not None and not isinstance(body[name], list):
             raise ApiError(400, f"{name}: Input should be a valid list")
+    for name in ("thinking", "output_config", "tool_choice", "metadata", "cache_control", "context_management"):
+        if body.get(name) is not None and not isinstance(body[name], dict):
+            raise ApiError(400, f"{name}: Input should be a valid dictionary or object to extract fields from")
+    _check_output_format(body.get("output_config") or {})
+    _check_tools(body.get("tools") or [])
     _check_system(body.get("system"))
     return body
+
+
+def readable_part(fields: Json) -> dict[str, Any]:
+    """What an answer can be made from if nobody validated the body: all of it, or only model and stream."""
+    try:
+        check_common(fields)
+        _check_blocks([message for message in fields["messages"] if message["role"]])
+    except (ApiError, TypeError, KeyError):
+        return {name: fields[name] for name in ("model", "stream") if isinstance(fields.get(name), str | bool)}
+    return dict(fields)
+
+
+def _check_output_format(config: Json) -> None:
+    form = config.get("format")
+    if form is not None and not (isinstance(form, dict) and _is_schema(form.get("schema", {}))):
+        raise ApiError(400, "output_config.format: Input should be a valid dictionary or object to extract fields from")
+
+
+def _check_tools(tools: Sequence[object]) -> None:
+    for i, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise ApiError(400, f"tools.{i}: Input should be a valid dictionary or object to extract fields from")
+        if "name" not in tool:
+            raise ApiError(400, f"tools.{i}.custom.name: Field required")
+        if not _is_schema(tool.get("input_schema", {})):
+            raise ApiError(400, f"tools.{i}.custom.input_schema: JSON schema is invalid")
+
+
+def _is_schema(schema: object) -> bool:
+    """Sound enough to make an example from."""
+    if not isinstance(schema, dict):
+        return False
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    return (
+        isinstance(properties, dict)
+        and all(_is_schema(each) for each in properties.values())
+        and isinstance(required, list)
+        and isinstance(schema.get("enum", []), list)
+    )
 
 
 def _check_system(system: object) -> None:
@@ -190,7 +234,7 @@ def _check_thinking_mode(fields: Json, model: Model) -> None:
     mode = thinking.get("type") if isinstance(thinking, dict) else None
     if mode is None:
         raise ApiError(400, "thinking.type: Field required")
-    if mode not in model.thinking_modes:
+    if not isinstance(mode, str) or mode not in model.thinking_modes:
         supported = ", ".join(f'"{each}"' for each in sorted(model.thinking_modes))
         raise ApiError(
             400, f'thinking.type: "{mode}" thinking is not supported on this model; supported values are {supported}.'
