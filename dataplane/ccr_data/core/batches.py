@@ -34,6 +34,9 @@ class Limits:
     sum_keys: int = 1000
 
 
+LIMITS = Limits()
+
+
 class SumKey(NamedTuple):
     """What sums keep apart."""
 
@@ -53,7 +56,7 @@ class UsageSum:
 
 
 class Encoder(Protocol):
-    """How batches are written. Parts are written apart: their bytes, one after the other, are the batch. Never raises."""
+    """How batches are written: in parts, whose bytes, one after the other, are the batch. Never raises."""
 
     def head(self, journal: str, number: int) -> bytes:
         """The name of a batch."""
@@ -163,8 +166,8 @@ class Waiting(Generic[_Item]):
     def resume_at(self, expected: int) -> list[_Item]:
         """The control plane named the number it expects; returns what is thereby acknowledged.
 
-        If it wants what is no longer here (its store is older than its acknowledgements), what is left is delivered under
-        another name. That name is the same for whoever delivers this journal, so that nothing is counted twice.
+        If it wants what is no longer here (its store is older than its acknowledgements), what is left is delivered
+        under another name. It is the same for whoever delivers this journal, so that nothing is counted twice.
         """
         first = next(iter(self._items), self._last + 1)
         if first <= expected <= self._last + 1:
@@ -176,7 +179,7 @@ class Waiting(Generic[_Item]):
 class Journal:
     """The batches of this process."""
 
-    def __init__(self, name: str, encoder: Encoder, limits: Limits = Limits()) -> None:
+    def __init__(self, name: str, encoder: Encoder, limits: Limits = LIMITS) -> None:
         self.waiting: Waiting[Batch] = Waiting(name)
         self._encoder = encoder
         self._limits = limits
@@ -288,7 +291,7 @@ class Journal:
         return Draft(self._next, self._payload(), self._revision)
 
     def spooled(self, written: Unspooled) -> None:
-        """This is on disk now."""
+        """Note that all of it is on disk now."""
         if written.batches:
             self._spooled = max(self._spooled, written.batches[-1].number)
         if written.draft is not None:
@@ -328,7 +331,7 @@ def fold(sums: dict[SumKey, UsageSum], record: Record, max_keys: int) -> None:
 
 
 def sound(record: Record) -> Record:
-    """The record with text that can be written as UTF-8 and counts within [0, MAX_COUNT], whatever others made us note."""
+    """The record with text that UTF-8 can hold and counts in [0, MAX_COUNT], whatever others made us note."""
     return replace(
         record,
         session=_sound_text(record.session),

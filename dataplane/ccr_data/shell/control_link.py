@@ -67,6 +67,9 @@ class LinkPolicy:
     longest_pause_s: float = 2.0
 
 
+PATIENT = LinkPolicy()
+
+
 class LinkLost(Exception):
     """The connection is of no use any more; the message says why."""
 

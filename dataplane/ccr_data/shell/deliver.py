@@ -90,7 +90,7 @@ class Delivery:
             try:
                 found = await lane.next_request(talk.sent.get(lane, lane.acknowledged))
             except OSError as error:
-                log.error("usage_spool_unreadable", journal=lane.sent_as, reason=error.strerror or str(error))
+                log.warning("usage_spool_unreadable", journal=lane.sent_as, reason=error.strerror or str(error))
                 self._lanes.remove(lane)
                 continue
             if found is not None:

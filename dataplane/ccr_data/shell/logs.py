@@ -210,7 +210,7 @@ class _Handler(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # its name is logging's
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """A record that cannot be formatted is told by its message's template only."""
         self._writer.put(f"{json.dumps({'event': 'log_line_failed', 'of': str(record.msg)})}\n".encode())
 
@@ -231,7 +231,7 @@ def logging_to(
     *,
     is_terminal: bool | None = None,
 ) -> Iterator[LogOutput]:
-    """Send all logs of the process to `write` (stderr) while the block runs; what is queued is written before it ends."""
+    """Send all logs of the process to `write` (stderr) while the block runs; what is queued is written at its end."""
     if is_terminal is None:
         is_terminal = os.isatty(2)
     is_text = log_format == "text" or (log_format == "auto" and is_terminal)

@@ -15,10 +15,10 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from ccr_data.core.batches import Journal, Limits
+from ccr_data.core.batches import LIMITS, Journal, Limits
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Record
-from ccr_data.shell.control_link import FindControl, LinkPolicy, stay_connected
+from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected
 from ccr_data.shell.deliver import Delivery
 from ccr_data.shell.lanes import OrphanLane, OwnLane
 from ccr_data.shell.logs import Log
@@ -48,8 +48,8 @@ class Reporter:
         journal: str,
         log_requests: Callable[[Sequence[Record]], None] = lambda _: None,
         status: Callable[[], NodeStatus] = NodeStatus,
-        policy: LinkPolicy = LinkPolicy(),
-        limits: Limits = Limits(),
+        policy: LinkPolicy = PATIENT,
+        limits: Limits = LIMITS,
         max_spool_bytes: int = MAX_SPOOL_BYTES,
     ) -> None:
         """`journal` names this process's batches: random, unique for ever, fit for a file name."""
@@ -102,7 +102,7 @@ class Reporter:
             try:
                 await asyncio.to_thread(self._spool.write, rest, rest)
             except OSError as error:
-                log.error("usage_lost", batches=len(self._journal.waiting), reason=error.strerror or str(error))
+                log.error("usage_lost", batches=len(self._journal.waiting), reason=str(error))  # noqa: TRY400
             else:
                 log.info("usage_spooled", batches=len(self._journal.waiting), path=str(self._spool.path))
             self._spool.close()

@@ -169,7 +169,7 @@ _RESET, _DIM, _RED, _GREEN, _YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32
 
 
 def text_line(record: Record, has_colours: bool = False) -> str:
-    """The line of a request for people: time, status, model, where it went, how long it took, tokens, what went wrong."""
+    """The line of a request for people: time, status, model, where it went, how long it took, tokens, what was odd."""
     last = record.attempts[-1] if record.attempts else None
     words = [
         clock_time(record.started_at_s + record.total_s),

@@ -141,9 +141,8 @@ def _adopt(path: Path) -> Orphan | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         _lock_exclusively(descriptor)
-        if not os.path.samestat(os.fstat(descriptor), path.stat()):
-            raise FileNotFoundError  # replaced or delivered before we had the lock
-        orphan = _read(path, descriptor)
+        is_current = os.path.samestat(os.fstat(descriptor), path.stat())  # not replaced or delivered before we had it
+        orphan = _read(path, descriptor) if is_current else None
     except BaseException:
         os.close(descriptor)
         raise

@@ -52,7 +52,7 @@ class SnapshotStore:
         return self.current.version if self.current is not None else 0
 
     async def load(self) -> bool:
-        """Serve the copy on disk, if there is a sound one; returns whether there was. Call before anything is swapped in."""
+        """Serve the copy on disk if there is a sound one; returns whether there was. To be called before any swap."""
         try:
             offer = await asyncio.to_thread(read_snapshot, self._directory.snapshot)
         except FileNotFoundError:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.node import NodeIdentity
-from ccr_data.shell.control_link import FindControl, Link, LinkLost, LinkPolicy, read, stay_connected, write
+from ccr_data.shell.control_link import PATIENT, FindControl, Link, LinkLost, LinkPolicy, read, stay_connected, write
 from ccr_data.shell.logs import Log
 from ccr_data.shell.store import Offer, SnapshotStore, offered
 
@@ -37,7 +37,7 @@ Heard = Offer | Refused | None
 
 
 async def follow_snapshots(
-    find_control: FindControl, node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy = LinkPolicy()
+    find_control: FindControl, node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy = PATIENT
 ) -> None:
     """Keep `store` at the newest snapshot, in memory and on disk. Ends only when cancelled."""
     async with asyncio.TaskGroup() as tasks:
