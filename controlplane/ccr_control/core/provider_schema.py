@@ -32,7 +32,7 @@ from ccr_control.core.section import Section
 
 _Type = Literal["anthropic", "zai", "ollama", "anthropic-compatible"]
 ProviderType = Annotated[
-    _Type, BeforeValidator(unavailable("bedrock", "azure", "vertex", available=_Type, what="the provider type"))
+    _Type, BeforeValidator(unavailable("bedrock", "azure", "vertex", available=_Type, what="this provider type"))
 ]
 PresetName = Literal["minimax", "moonshot", "deepseek", "openrouter", "vllm", "llama-cpp", "lm-studio"]
 AuthStyle = Literal["x-api-key", "bearer", "both", "none"]

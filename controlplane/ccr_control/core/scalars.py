@@ -50,7 +50,7 @@ def unavailable(*names: str, available: object, what: str) -> Callable[[Any], An
 
     def check(value: Any) -> Any:
         if isinstance(value, str) and value in names:
-            raise ValueError(f"{what} {value} is not available yet: use {', '.join(get_args(available))}")
+            raise ValueError(f"{what} is not available yet, use {', '.join(get_args(available))}")
         return value
 
     return check

@@ -34,7 +34,7 @@ Strategy = Annotated[
     _Ordering,
     BeforeValidator(
         unavailable(
-            "cost-based", "latency-based", "least-loaded", "model-based", available=_Ordering, what="the strategy"
+            "cost-based", "latency-based", "least-loaded", "model-based", available=_Ordering, what="this strategy"
         )
     ),
 ]

@@ -96,7 +96,7 @@ def worded(fault: Fault, document: Document) -> Problem:
     written = document.written(fault.path)
     is_shown = isinstance(written, str | int | float) and not fault.is_key and _SHY.isdisjoint(fault.path)
     shown = f", not {quote(written)}" if is_shown and message.startswith("must ") else ""
-    if is_shown and not shown and str(written) not in message.split():
+    if is_shown and not shown:
         shown = f" ({quote(written)})"
     if fault.kind == "literal_error":
         shown += did_you_mean(str(written), _choices(fault)) if is_shown else ""
