@@ -9,47 +9,24 @@ from collections.abc import Iterator
 import pytest
 from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
-from support.upstream import EVENTS, MESSAGE, Answer, RawUpstream, Request, Wire, error_answer, event, json_answer, stream_answer
+from support.upstream import (
+    EVENTS,
+    MESSAGE,
+    Answer,
+    RawUpstream,
+    Request,
+    Wire,
+    error_answer,
+    event,
+    json_answer,
+    stream_answer,
+)
 
 
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[list[RawUpstream]]:
     with RawUpstream() as first, RawUpstream() as second:
         yield [first, second]
-
-
-@pytest.fixture(scope="module")
-def relay(upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    first, second = upstreams
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    keys = [{"label": "bad", "key": "sk-bad", "priority": 0}, {"label": "good", "key": "sk-good", "priority": 1}]
-    providers = [
-        provider("first", first.url, priority=0, timeouts={"first_byte": "1s", "idle": "1s"}),
-        provider("second", second.url, priority=1),
-        provider("dead", dead, serves=["claude-dead"], priority=0),
-        provider("keyed", first.url, serves=["claude-keyed"], keys=keys),
-    ]
-    routes = [
-        {"match": {"model": "claude-dead"}, "to": [{"provider": "dead"}, {"provider": "second"}]},
-        {"match": {"model": "claude-only-dead"}, "to": [{"provider": "dead"}]},
-        {"match": {"model": "claude-keyed"}, "to": [{"provider": "keyed"}]},
-        {"match": {"model": "claude-only-first"}, "to": [{"provider": "first"}]},
-        {"match": {"model": "claude-turns"}, "strategy": "round-robin", "to": [{"provider": "first"}, {"provider": "second"}]},
-    ]
-    text = config(*providers, routing={"routes": routes, "cooldown": "0s"})
-    with relaying(tmp_path_factory.mktemp("relay"), text) as relay:
-        yield relay
-
-
-@pytest.fixture(autouse=True)
-def _fresh(upstreams: list[RawUpstream]) -> Iterator[None]:
-    for upstream in upstreams:
-        upstream.requests.clear()
-    upstreams[0].answer = lambda request, wire: wire.send(json_answer(MESSAGE))
-    upstreams[1].answer = stream_answer_or_message
-    yield
-    assert not any(upstream.failures for upstream in upstreams)
 
 
 def stream_answer_or_message(request: Request, wire: Wire) -> None:
@@ -98,7 +75,10 @@ ERROR_EVENT = event("error", '{"type":"error","error":{"type":"overloaded_error"
 FAILURES: dict[str, tuple[Answer, str]] = {
     "429": (send(error_answer("429 Too Many", "rate_limit_error", "retry-after: 9")), "rate_limited"),
     "500": (send(error_answer("500 Error", "api_error")), "server_error"),
-    "502 as a page": (send(b"HTTP/1.1 502 Bad\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"), "server_error"),
+    "502 as a page": (
+        send(b"HTTP/1.1 502 Bad\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"),
+        "server_error",
+    ),
     "503": (send(error_answer("503 Unavailable", "api_error")), "overloaded"),
     "504": (send(error_answer("504 Timeout", "timeout_error")), "server_error"),
     "529": (send(error_answer("529 Overloaded", "overloaded_error")), "overloaded"),
@@ -116,14 +96,73 @@ STREAM_FAILURES: dict[str, tuple[Answer, str]] = {
     "a reset after the prelude": (begin_then_reset, "broken"),
     "silence after the prelude": (lambda r, w: (begin_then(EVENTS[0])(r, w), silent(r, w)), "idle_timeout"),
 }
+MISTAKES = ["400 Bad", "404 Not Found", "413 Large", "422 X"]
+# Each has a provider of its own: a node remembers failures for a while.
+CASES = [
+    *(f"{kind} {case}" for kind in ("whole", "stream") for case in FAILURES),
+    *STREAM_FAILURES,
+    *MISTAKES,
+    "exhausted",
+]
+
+
+def slug(case: str) -> str:
+    """A provider's name for a case."""
+    return "".join(letter if letter.isalnum() else "-" for letter in case.lower())
+
+
+@pytest.fixture(scope="module")
+def relay(upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    first, second = upstreams
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    keys = [{"label": "bad", "key": "sk-bad", "priority": 0}, {"label": "good", "key": "sk-good", "priority": 1}]
+    providers = [
+        provider("second", second.url, priority=1),
+        provider("dead", dead),
+        provider("keyed", first.url, keys=keys),
+        provider("turns-1", first.url),
+        provider("turns-2", second.url),
+        *(provider(name, first.url, timeouts={"first_byte": "1s", "idle": "1s"}) for name in map(slug, CASES)),
+    ]
+    routes = [
+        {"match": {"model": "claude-dead"}, "to": [{"provider": "dead"}, {"provider": "second"}]},
+        {"match": {"model": "claude-only-dead"}, "to": [{"provider": "dead"}]},
+        {"match": {"model": "claude-keyed"}, "to": [{"provider": "keyed"}]},
+        {"match": {"model": "claude-stale"}, "to": [{"provider": "turns-1"}]},
+        {
+            "match": {"model": "claude-turns"},
+            "strategy": "round-robin",
+            "to": [{"provider": "turns-1"}, {"provider": "turns-2"}],
+        },
+        *(
+            {"match": {"model": f"claude-{name}"}, "to": [{"provider": name}, {"provider": "second"}]}
+            for name in map(slug, CASES)
+        ),
+    ]
+    with relaying(tmp_path_factory.mktemp("relay"), config(*providers, routing={"routes": routes})) as relay:
+        yield relay
+
+
+@pytest.fixture(autouse=True)
+def _fresh(upstreams: list[RawUpstream]) -> Iterator[None]:
+    for upstream in upstreams:
+        upstream.requests.clear()
+    upstreams[0].answer = lambda request, wire: wire.send(json_answer(MESSAGE))
+    upstreams[1].answer = stream_answer_or_message
+    yield
+    assert not any(upstream.failures for upstream in upstreams)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
-def test_a_failure_before_commit_moves_on(relay: Relay, upstreams: list[RawUpstream], failure: str, *, is_stream: bool) -> None:
+def test_a_failure_before_commit_moves_on(
+    relay: Relay, upstreams: list[RawUpstream], failure: str, *, is_stream: bool
+) -> None:
     """The client gets the second provider's answer, and the record tells what happened."""
     upstreams[0].answer, reason = FAILURES[failure]
-    body = STREAM_BODY if is_stream else BODY
+    kind = "stream" if is_stream else "whole"
+    body = named("claude-" + slug(f"{kind} {failure}"), STREAM_BODY if is_stream else BODY)
     with client(relay) as connection:
         answer = connection.ask("POST", "/v1/messages", body, AUTH)
 
@@ -139,18 +178,18 @@ def test_a_stream_that_fails_before_content_moves_on(relay: Relay, upstreams: li
     """Nothing of the failed beginning is mixed into the answer."""
     upstreams[0].answer, reason = STREAM_FAILURES[failure]
     with client(relay) as connection:
-        answer = connection.ask("POST", "/v1/messages", STREAM_BODY, AUTH)
+        answer = connection.ask("POST", "/v1/messages", named("claude-" + slug(failure), STREAM_BODY), AUTH)
 
     assert (answer.status, answer.body) == (200, b"".join(EVENTS))
     assert _last_record(relay, answer.header("x-cc-relay-request-id"))["attempts"][0]["reason"] == reason  # type: ignore[index]
 
 
-@pytest.mark.parametrize("status", ["400 Bad", "404 Not Found", "413 Large", "422 X"])
+@pytest.mark.parametrize("status", MISTAKES)
 def test_the_clients_own_mistakes_do_not_move_on(relay: Relay, upstreams: list[RawUpstream], status: str) -> None:
     """Another provider would answer the same, and Claude Code recovers from the wording."""
     upstreams[0].answer = send(error_answer(status, "invalid_request_error"))
     with client(relay) as connection:
-        assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == int(status[:3])
+        assert connection.ask("POST", "/v1/messages", named("claude-" + slug(status)), AUTH).status == int(status[:3])
 
     assert not upstreams[1].requests
 
@@ -191,11 +230,11 @@ def test_when_all_have_failed_the_last_real_answer_goes_back(relay: Relay, upstr
     upstreams[0].answer = send(error_answer("429 Too Many", "rate_limit_error", "retry-after: 9"))
     upstreams[1].answer = reset
     with client(relay) as connection:
-        answer = connection.ask("POST", "/v1/messages", BODY, AUTH)
+        answer = connection.ask("POST", "/v1/messages", named("claude-exhausted"), AUTH)
 
     assert answer.status == 429
     assert answer.header("retry-after") == "9"
-    assert answer.header("x-cc-relay-provider") == "first"
+    assert answer.header("x-cc-relay-provider") == "exhausted"
     assert answer.header("x-cc-relay-attempts") == "2"
 
 
@@ -216,9 +255,9 @@ def test_a_kept_connection_that_died_is_not_a_failure(relay: Relay, upstreams: l
 
     upstreams[0].answer = answer
     with client(relay) as connection:
-        assert connection.ask("POST", "/v1/messages", named("claude-only-first"), AUTH).status == 200
+        assert connection.ask("POST", "/v1/messages", named("claude-stale"), AUTH).status == 200
         upstreams[0].answer = die
-        answered = connection.ask("POST", "/v1/messages", named("claude-only-first"), AUTH)
+        answered = connection.ask("POST", "/v1/messages", named("claude-stale"), AUTH)
 
     assert answered.status == 200
     assert answered.header("x-cc-relay-attempts") == "1"
@@ -242,7 +281,9 @@ def test_a_session_stays_where_it_is(relay: Relay, upstreams: list[RawUpstream])
     assert sorted(len(upstream.requests) for upstream in upstreams) == [0, 10]
 
 
-def test_an_error_after_pings_of_the_relays_is_an_error_event(upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_error_after_pings_of_the_relays_is_an_error_event(
+    upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Once the client has a stream, even a late 429 can only be an event, with the provider's own words."""
     may_fail = threading.Event()
 
@@ -262,7 +303,9 @@ def test_an_error_after_pings_of_the_relays_is_an_error_event(upstreams: list[Ra
             received += payload
         until(lambda: records(relay), "the record")
 
-    assert received.endswith(b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error","message":"no"},"request_id":"req_up"}\n\n')
+    assert received.endswith(
+        b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error","message":"no"},"request_id":"req_up"}\n\n'
+    )
 
 
 def _last_record(relay: Relay, request_id: str | None) -> dict[str, object]:

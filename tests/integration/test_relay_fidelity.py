@@ -154,11 +154,18 @@ def test_expect_is_answered_here(relay: Relay, upstream: RawUpstream) -> None:
 
 
 @pytest.mark.clause("2.2 error bodies and retry headers are forwarded unmodified")
-@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "413 Too Large", "422 X", "429 Y", "500 Z", "529 Overloaded"])
+@pytest.mark.parametrize(
+    "status", ["400 Bad Request", "404 Not Found", "413 Too Large", "422 X", "429 Y", "500 Z", "529 Overloaded"]
+)
 def test_an_error_answer_comes_back_as_it_was(relay: Relay, upstream: RawUpstream, status: str) -> None:
     """Claude Code recovers by the wording of errors, and waits as retry-after says."""
     body = b'{"type":"error","error":{"type":"odd_error","message":"prompt is too long: 1 > 0"},"request_id":"req_1"}'
-    lines = ["retry-after: 7", "x-should-retry: false", "request-id: req_1", "anthropic-ratelimit-requests-remaining: 0"]
+    lines = [
+        "retry-after: 7",
+        "x-should-retry: false",
+        "request-id: req_1",
+        "anthropic-ratelimit-requests-remaining: 0",
+    ]
     upstream.answer = lambda request, wire: wire.send(json_answer(body, status, *lines))
     with client(relay) as connection:
         answer = connection.ask("POST", "/v1/messages", generated()[0], AUTH)
@@ -172,7 +179,14 @@ def test_an_error_answer_comes_back_as_it_was(relay: Relay, upstream: RawUpstrea
 @pytest.mark.clause("2.2 answer headers are relayed")
 def test_answer_headers_come_back(relay: Relay, upstream: RawUpstream) -> None:
     """Also two of the same name; the relay adds its own and touches none."""
-    lines = ["request-id: req_2", "anthropic-organization-id: org", "set-cookie: a=1", "set-cookie: b=2", "cf-ray: 1-FRA", "x-new: é"]
+    lines = [
+        "request-id: req_2",
+        "anthropic-organization-id: org",
+        "set-cookie: a=1",
+        "set-cookie: b=2",
+        "cf-ray: 1-FRA",
+        "x-new: é",
+    ]
     upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE, "200 OK", *lines, "keep-alive: timeout=1"))
     with client(relay) as connection:
         answer = connection.ask("POST", "/v1/messages", generated()[0], AUTH)
@@ -234,7 +248,9 @@ def test_an_encoded_answer_passes_as_it_is(relay: Relay, upstream: RawUpstream) 
 
 def test_a_redirect_is_not_followed(relay: Relay, upstream: RawUpstream) -> None:
     """Credentials must not follow a provider's redirect."""
-    upstream.answer = lambda request, wire: wire.send(json_answer(b"{}", "307 Temporary", "location: http://127.0.0.1:9/"))
+    upstream.answer = lambda request, wire: wire.send(
+        json_answer(b"{}", "307 Temporary", "location: http://127.0.0.1:9/")
+    )
     with client(relay) as connection:
         answer = connection.ask("POST", "/v1/messages", generated()[0], AUTH)
 

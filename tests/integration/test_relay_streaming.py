@@ -26,7 +26,9 @@ def upstream(request: pytest.FixtureRequest, certificates: Certificates) -> Iter
 
 
 @pytest.fixture(scope="module")
-def relay(upstream: RawUpstream, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+def relay(
+    upstream: RawUpstream, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
     trust = {"ca_file": str(certificates.ca_file)} if upstream.url.startswith("https") else {}
     text = config(
         provider("one", upstream.url, timeouts={"first_byte": "20s", "idle": "20s"}, **trust),
@@ -213,7 +215,10 @@ def test_usage_is_read_from_the_stream(relay: Relay, upstream: RawUpstream) -> N
     until(lambda: records(relay) and records(relay)[-1]["outcome"] == "served", "the record")
     record = records(relay)[-1]
 
-    assert record["tokens"] == {"input": 7, "output": 9} or {"input": 7, "output": 9}.items() <= dict(record["tokens"]).items()  # type: ignore[call-overload]
+    assert (
+        record["tokens"] == {"input": 7, "output": 9}
+        or {"input": 7, "output": 9}.items() <= dict(record["tokens"]).items()
+    )  # type: ignore[call-overload]
 
 
 def _resident_bytes(pid: int) -> int:

@@ -35,7 +35,9 @@ class RawClient:
     def __enter__(self) -> RawClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.sock.close()
 
     def request(self, method: str, path: str, body: bytes = b"", *lines: str, version: str = "1.1") -> None:

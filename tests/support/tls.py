@@ -48,8 +48,6 @@ def make_certificates(directory: Path) -> Certificates:
     )
     found = Certificates(directory / "ca.pem", directory / "key.pem")
     found.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     found.key_file.write_bytes(pem)
     return found

@@ -55,7 +55,9 @@ class Wire:
     def begin_stream(self, *lines: str) -> None:
         """Send the head of a chunked event stream."""
         more = "".join(f"{line}\r\n" for line in lines)
-        self.send(f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{more}transfer-encoding: chunked\r\n\r\n".encode())
+        self.send(
+            f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{more}transfer-encoding: chunked\r\n\r\n".encode()
+        )
 
     def end_stream(self) -> None:
         """Send the last chunk."""
@@ -83,7 +85,10 @@ Answer = Callable[[Request, Wire], object]
 def json_answer(body: bytes, status: str = "200 OK", *lines: str) -> bytes:
     """A whole JSON answer."""
     more = "".join(f"{line}\r\n" for line in lines)
-    return f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
 
 
 MESSAGE = (
@@ -104,11 +109,17 @@ def event(name: str, data: str = "{}") -> bytes:
 
 
 EVENTS = [
-    event("message_start", '{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":7,"output_tokens":1}}}'),
+    event(
+        "message_start",
+        '{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":7,"output_tokens":1}}}',
+    ),
     event("content_block_start", '{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'),
     event("ping", '{"type":"ping"}'),
     *(
-        event("content_block_delta", f'{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{n}é😀"}}}}')
+        event(
+            "content_block_delta",
+            f'{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{n}é😀"}}}}',
+        )
         for n in range(6)
     ),
     event("content_block_stop", '{"type":"content_block_stop","index":0}'),
@@ -152,7 +163,9 @@ class RawUpstream:
     def __enter__(self) -> RawUpstream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ the body's size. Any other order falls back to msgspec (about 50 µs for 200 KB)
 
 from __future__ import annotations
 
+import json
 import re
 
 import msgspec
@@ -58,10 +59,7 @@ def peek(body: bytes) -> Peek:
             return Peek(head[1].decode(), tail[1] == b"true", head.start(1), head.end(1))
         except UnicodeDecodeError:
             raise BadRequest("the request body is not valid UTF-8") from None
-    try:
-        fields = _decode_fields(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the request body is not what this endpoint takes: {_without_text(error)}") from None
+    fields = _fields(body)
     if not fields.model:
         raise BadRequest("model: Field required")
     is_first = (
@@ -71,9 +69,15 @@ def peek(body: bytes) -> Peek:
     return Peek(fields.model, bool(fields.stream), start, end)
 
 
-def _without_text(error: Exception) -> str:
-    """Msgspec's message names types and places, never values."""
-    return str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"
+def _fields(body: bytes) -> _Fields:
+    try:
+        return _decode_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"  # types and places, no values
+    try:  # msgspec is stricter than providers are: it takes no lone surrogates, for one
+        return msgspec.convert(json.loads(body), _Fields)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"the request body is not what this endpoint takes: {problem}") from None
 
 
 def user_id(body: bytes) -> str | None:

@@ -13,10 +13,32 @@ from hypothesis import strategies as st
 
 TOKEN = "!#$%&'*+.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 NAMES = st.text(TOKEN, min_size=1, max_size=12) | st.sampled_from(
-    ["Content-Length", "content-length", "Transfer-Encoding", "Host", "Connection", "anthropic-beta", "X-Api-Key", "Cookie"]
+    [
+        "Content-Length",
+        "content-length",
+        "Transfer-Encoding",
+        "Host",
+        "Connection",
+        "anthropic-beta",
+        "X-Api-Key",
+        "Cookie",
+    ]
 )
 VALUES = st.text(st.characters(codec="latin-1"), max_size=20) | st.sampled_from(
-    ["chunked", "12", "0", "+5", "5, 5", "identity", "close", "keep-alive, x-foo", " padded ", "a\rb", "a\nb", "gzip, chunked"]
+    [
+        "chunked",
+        "12",
+        "0",
+        "+5",
+        "5, 5",
+        "identity",
+        "close",
+        "keep-alive, x-foo",
+        " padded ",
+        "a\rb",
+        "a\nb",
+        "gzip, chunked",
+    ]
 )
 SEPARATORS = st.sampled_from([": ", ":", " : ", ":\t", ""])
 ENDS = st.sampled_from(["\r\n", "\r\n", "\r\n", "\n", "\r", "\r\n "])
@@ -38,7 +60,11 @@ class Oracle:
 
 @st.composite
 def heads(draw: st.DrawFn) -> bytes:
-    line = draw(st.sampled_from(["POST /v1/messages?beta=true HTTP/1.1", "GET / HTTP/1.1", "POST /x y HTTP/1.1", "post / HTTP/1.1"]))
+    line = draw(
+        st.sampled_from(
+            ["POST /v1/messages?beta=true HTTP/1.1", "GET / HTTP/1.1", "POST /x y HTTP/1.1", "post / HTTP/1.1"]
+        )
+    )
     lines = draw(st.lists(st.tuples(NAMES, SEPARATORS, VALUES, ENDS), max_size=6))
     text = line + "\r\nHost: relay\r\n" + "".join("".join(parts) for parts in lines)
     return text.encode("latin-1")
@@ -117,7 +143,8 @@ def test_secrets_are_not_remembered() -> None:
     memory = LineMemory(of_request=True)
     for _ in range(2):
         parse_request_head(
-            b"POST / HTTP/1.1\r\nHost: a\r\nx-api-key: sk-secret\r\nAuthorization: Bearer sk-secret\r\nx-other: 1", memory
+            b"POST / HTTP/1.1\r\nHost: a\r\nx-api-key: sk-secret\r\nAuthorization: Bearer sk-secret\r\nx-other: 1",
+            memory,
         )
 
     assert not [line for line in memory._known if b"sk-secret" in line]

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12) | st.just("model"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6) | st.just("model"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6) | st.just("model"), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 NAMES = st.text(min_size=1, max_size=20).filter(lambda name: name.isprintable())
@@ -82,5 +84,8 @@ def test_sessions_are_read_from_both_forms_of_user_id() -> None:
     body = json.dumps({"model": "m", "metadata": {"user_id": new}, "stream": True}).encode()
 
     assert session_of(user_id(body) or "") == "11111111-2222-3333-4444-555555555555"
-    assert session_of("user_ab_account__session_11111111-2222-3333-4444-555555555555") == "11111111-2222-3333-4444-555555555555"
+    assert (
+        session_of("user_ab_account__session_11111111-2222-3333-4444-555555555555")
+        == "11111111-2222-3333-4444-555555555555"
+    )
     assert session_of("someone") == ""

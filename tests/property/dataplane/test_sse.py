@@ -33,7 +33,12 @@ def stream(end: str, space: str, texts: list[str], numbers: tuple[int, int, int,
     }
     parts = [event("message_start", start, end, space), event("ping", {"type": "ping"}, end, space)]
     parts += [
-        event("content_block_delta", {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}, end, space)
+        event(
+            "content_block_delta",
+            {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}},
+            end,
+            space,
+        )
         for text in texts
     ]
     delta = {"type": "message_delta", "usage": {"output_tokens": output, "cache_creation_input_tokens": written}}
@@ -42,7 +47,13 @@ def stream(end: str, space: str, texts: list[str], numbers: tuple[int, int, int,
 
 
 TRICKS = st.sampled_from(
-    ["event: message_delta", 'event: message_delta\ndata: {"usage":{"output_tokens":666}}', "\n\nevent: message_stop", "é😀", "event: mess"]
+    [
+        "event: message_delta",
+        'event: message_delta\ndata: {"usage":{"output_tokens":666}}',
+        "\n\nevent: message_stop",
+        "é😀",
+        "event: mess",
+    ]
 )
 
 
