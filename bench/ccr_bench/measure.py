@@ -30,6 +30,7 @@ class Plan:
     warmup_s: float = 0.4
     retries: int = 1  # of a window in which other programs took more than `max_foreign` of a core
     max_foreign: float = 0.08
+    quiet_wait_s: float = 10.0  # before each window, for other programs to pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Measurement:
         """The calmest of a few tries."""
         tries: list[Result] = []
         while len(tries) <= self._plan.retries:
+            self._await_quiet()
             tries.append(self._run(target, scenario, self._plan.window_s))
             self._settle(target)
             if tries[-1]["foreign_cores"] <= self._plan.max_foreign:
@@ -180,6 +182,14 @@ class Measurement:
             )
         if result["deltas_s"] < 0.97 * scenario.events_per_s:
             result["late"] = f"only {result['deltas_s']:,.0f} of {scenario.events_per_s:,} events/s arrived"
+
+    def _await_quiet(self) -> None:
+        give_up = time.monotonic() + self._plan.quiet_wait_s
+        while time.monotonic() < give_up:
+            before = machine_busy_ns()
+            time.sleep(0.3)
+            if machine_busy_ns() - before < 0.12 * 0.3e9:
+                return
 
     def _settle(self, target: Target) -> None:
         """Wait until nothing is left of the last window. Raises RuntimeError if streams outlive their clients by 10 s."""

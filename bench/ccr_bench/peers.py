@@ -26,10 +26,8 @@ def start_peers(processes: Processes, upstream: Upstream, cpus: set[int] | None,
         }
         where = ["--host", "127.0.0.1", "--port", str(port)]
         process = processes.start("litellm", [str(litellm), "--config", str(config), *where], cpus, env)
-        headers = {"x-api-key": "sk-bench"}
-        found.append(
-            Target("litellm", port, port, {"worker": process.pid}, headers, path="/v1/messages", has_tls=False)
-        )
+        headers = {"x-api-key": "sk-bench", "accept-encoding": "identity"}  # it would compress
+        found.append(Target("litellm", port, port, {"worker": process.pid}, headers, path="/v1/messages", is_peer=True))
         wait_until_up(found[-1], process.poll)
     if portkey.exists():
         port = free_port()
@@ -38,10 +36,9 @@ def start_peers(processes: Processes, upstream: Upstream, cpus: set[int] | None,
             "x-portkey-provider": "anthropic",
             "x-portkey-custom-host": f"http://127.0.0.1:{upstream.port}/v1",
             "x-api-key": UPSTREAM_KEY,
+            "accept-encoding": "identity",
         }
-        found.append(
-            Target("portkey", port, port, {"worker": process.pid}, headers, path="/v1/messages", has_tls=False)
-        )
+        found.append(Target("portkey", port, port, {"worker": process.pid}, headers, path="/v1/messages", is_peer=True))
         wait_until_up(found[-1], process.poll)
     return found
 

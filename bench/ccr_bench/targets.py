@@ -75,7 +75,7 @@ class Target:
     path: str = "/v1/messages?beta=true"
     log: Path | None = None
     status: tuple[str, ...] = ()  # the command that prints what its control plane has counted
-    has_tls: bool = True
+    is_peer: bool = False  # only its speed is of interest, and only over plain HTTP
 
     def pids(self, *parts: str) -> list[int]:
         """Of the named parts, or of the whole."""
