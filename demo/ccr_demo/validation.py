@@ -102,6 +102,7 @@ def _is_schema(schema: object) -> bool:
         isinstance(properties, dict)
         and all(_is_schema(each) for each in properties.values())
         and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
         and isinstance(schema.get("enum", []), list)
     )
 
