@@ -162,7 +162,7 @@ def programs(plan: Plan, env: Mapping[str, str]) -> Programs:
     demo = None
     if plan.source.demo:
         listening = plan.source.demo.fileno()
-        demo = Program("demo", (*plan.commands.demo, "--listen-fd", str(listening)), quiet_env, (listening,))
+        demo = Program("demo", (*plan.commands.demo, "--quiet", "--listen-fd", str(listening)), quiet_env, (listening,))
     return Programs(control, workers, demo)
 
 
