@@ -9,11 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ccr_control.shell.paths import CannotStart
 
 BACKLOG = 4096  # connections waiting to be accepted; the kernel caps it at net.core.somaxconn
 _RETRY_EVERY_S = 0.05
+
+_Address = tuple[Any, ...]  # as getaddrinfo says it: its shape depends on the family
 
 
 def listen(host: str, port: int, *, patience_s: float = 0.0) -> socket.socket:
@@ -34,7 +37,7 @@ def listen(host: str, port: int, *, patience_s: float = 0.0) -> socket.socket:
             raise CannotStart(f"cannot listen on {shown(host, port)}: {_why(error, host, port)}") from error
 
 
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str | int, ...]]:
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, _Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -46,7 +49,7 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str | i
     return found[0][0], found[0][4]
 
 
-def _listening(family: socket.AddressFamily, address: tuple[str | int, ...]) -> socket.socket:
+def _listening(family: socket.AddressFamily, address: _Address) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections may linger in TIME_WAIT
