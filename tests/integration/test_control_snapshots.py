@@ -226,3 +226,19 @@ async def test_a_state_directory_with_a_long_path_works(tmp_path: Path) -> None:
 def test_the_support_module_leaves_no_process(tmp_path: Path) -> None:
     """`kill` without a start is harmless."""
     Control(tmp_path).kill()
+
+
+async def test_a_node_that_does_not_read_delays_the_stop_by_the_grace_only(tmp_path: Path) -> None:
+    """Its stream is full; the write under way cannot be taken back."""
+    models = ", ".join(f"model-{i}-{'x' * 150}" for i in range(5000))
+    large = CONFIG + f"  - {{name: large, type: ollama, models: [{models}]}}\n"
+    async with running_control(tmp_path, large) as control, control.channel() as channel:
+        call = snapshot_pb2_grpc.SnapshotServiceStub(channel).WatchSnapshots()
+        hello = snapshot_pb2.NodeHello(node_id="stalled", instance_id="x")
+        await call.write(snapshot_pb2.WatchSnapshotsRequest(hello=hello))
+        await until(lambda: control.event("node_joined"), "the node has joined")
+        began = time.monotonic()
+        assert await control.stop() == 0
+        assert time.monotonic() - began < 5.0
+        assert not control.event("handler_failed")
+        call.cancel()

@@ -77,7 +77,8 @@ async def store_of(tables: FakeTables, path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient_and_talkative(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(actor, "RETRY_S", 0.01)
 
 

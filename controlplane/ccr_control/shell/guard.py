@@ -6,6 +6,7 @@ INTERNAL.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -89,8 +90,9 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
             try:
                 if not is_long:
                     return await behaviour(request, context)
+                steady: Any = _SteadyContext(context)  # all that a handler uses of a context
                 async with self._streams.until_stopping():
-                    return await behaviour(request, context)
+                    return await behaviour(request, steady)
             except grpc.aio.AbortError:  # the handler's own answer
                 raise
             except Exception:
@@ -98,6 +100,31 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
                 return await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
         return call
+
+
+class _SteadyContext:
+    """A call's context whose writes are finished even if the handler is cancelled.
+
+    gRPC cannot take a write back: ending the call while one is under way breaks it off with an error
+    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS) instead of the handler's status. A write to a peer that does not read ends
+    with the server's grace.
+    """
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        writing = asyncio.ensure_future(self._context.write(message))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.exception()  # of no interest any more
+            raise
 
 
 async def _refuse(_: Any, context: _Context) -> None:

@@ -154,6 +154,7 @@ def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: 
     as_text = log_format == "text" or (log_format == "auto" and os.isatty(2))
     writer = _Writer(write, TextLines() if as_text else JsonLines())
     root = logging.getLogger()
+    level_before = root.level
     root.addHandler(writer)
     root.setLevel(logging.INFO)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
@@ -161,4 +162,5 @@ def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: 
         yield
     finally:
         root.removeHandler(writer)
+        root.setLevel(level_before)
         writer.close()
