@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from ccr_control.core.supervision import Ended, GiveUp, Restart, RestartPolicy, after_end, wait_before, words_for
 from hypothesis import given
@@ -62,3 +65,9 @@ def test_exits_read_as_words() -> None:
     assert words_for(78) == "exit 78"
     assert words_for(-9) == "killed by SIGKILL"
     assert words_for(-63) == "killed by signal 63"
+
+
+def test_the_supervisor_never_loads_grpc() -> None:
+    """A fork beside a live gRPC channel crashes the child; and the supervisor has nothing to say over it."""
+    program = "import sys, ccr_control.serve; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
