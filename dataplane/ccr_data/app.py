@@ -61,7 +61,7 @@ def main() -> None:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's, where there is one (not on Windows); the standard one does, too."""
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415 (optional)
     except ImportError:
         return None
     return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
@@ -157,7 +157,9 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
             tasks.create_task(server.sweep_forever(), name="sweep"),
         ]
         ready.write_text(str(os.getpid()))
-        log.info("node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None)
+        log.info(
+            "node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None
+        )
         await stop.wait()
         log.info("node_draining", node=node.node_id, open_requests=len(relay.exchanges))
         is_drained = await server.drain(options.drain_timeout)

@@ -202,20 +202,15 @@ def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
     return [line for line in lines if line.split(b":", 1)[0].lower() not in named]
 
 
-def _length(special: dict[bytes, bytes]) -> int | None:
-    text = special.get(b"content-length")
-    if text is None:
-        return None
+def _length(special: dict[bytes, bytes]) -> int:
+    text = special[b"content-length"]
     if not text.isdigit() or len(text) > 18:
         raise BadRequest("content-length is not a number")
     return int(text)
 
 
 def _is_chunked(special: dict[bytes, bytes]) -> bool:
-    coding = special.get(b"transfer-encoding")
-    if coding is None:
-        return False
-    if coding.lower() != b"chunked":
+    if special[b"transfer-encoding"].lower() != b"chunked":
         raise BadRequest("transfer-encoding is not chunked")
     if b"content-length" in special:
         raise BadRequest("both content-length and transfer-encoding are given")
@@ -238,8 +233,8 @@ def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:
     is_http10 = minor == b"0"
     if not is_http10 and b"host" not in special:
         raise BadRequest("the header host is missing")
-    chunked = _is_chunked(special)
-    if chunked and is_http10:
+    is_chunked = b"transfer-encoding" in special and _is_chunked(special)
+    if is_chunked and is_http10:
         raise BadRequest("transfer-encoding needs HTTP/1.1")
     return RequestHead(
         method,
@@ -247,8 +242,8 @@ def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:
         target.partition(b"?")[0],
         kept,
         special,
-        _length(special) or 0,
-        chunked,
+        _length(special) if b"content-length" in special else 0,
+        is_chunked,
         _stays_open(special, is_http10=is_http10) if b"connection" in special else not is_http10,
         is_http10,
     )
@@ -262,8 +257,8 @@ def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
         raise UpstreamBroken("the status line is malformed")
     try:
         kept, special = memory.sort(lines)
-        chunked = _is_chunked(special)
-        length = _length(special)
+        is_chunked = b"transfer-encoding" in special and _is_chunked(special)
+        length = _length(special) if b"content-length" in special else None
     except BadRequest as error:
         raise UpstreamBroken(str(error)) from None
     is_http10 = match[1] == b"0"
@@ -273,7 +268,7 @@ def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
         kept,
         special,
         length,
-        chunked,
+        is_chunked,
         _stays_open(special, is_http10=is_http10) if b"connection" in special else not is_http10,
         special.get(b"content-type", b"").lower().startswith(b"text/event-stream")
         and special.get(b"content-encoding", b"identity").lower() == b"identity",

@@ -73,7 +73,9 @@ def _fields(body: bytes) -> _Fields:
     try:
         return _decode_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"  # types and places, no values
+        problem = (
+            str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"
+        )  # types and places, no values
     try:  # msgspec is stricter than providers are: it takes no lone surrogates, for one
         return msgspec.convert(json.loads(body), _Fields)
     except (ValueError, RecursionError):
@@ -82,13 +84,11 @@ def _fields(body: bytes) -> _Fields:
 
 def user_id(body: bytes) -> str | None:
     """`metadata.user_id`, searched for where Claude Code and the SDKs put it; None if it is not there."""
-    found = None
-    for found in _USER_ID.finditer(body, max(0, len(body) - _TAIL_BYTES)):
-        pass
-    if found is None:
+    found = _USER_ID.findall(body, max(0, len(body) - _TAIL_BYTES))
+    if not found:
         return None
     try:
-        return str(msgspec.json.decode(b'"' + found[1] + b'"'))
+        return str(msgspec.json.decode(b'"' + found[-1] + b'"'))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

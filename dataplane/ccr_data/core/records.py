@@ -100,7 +100,10 @@ class Record(msgspec.Struct):
     @property
     def has_failed_attempt(self) -> bool:
         """Whether the control plane should hear of it at once."""
-        return any(attempt.reason is not None and attempt.reason is not Reason.CLIENT_LEFT for attempt in self.attempts)
+        for attempt in self.attempts:  # noqa: SIM110 (a generator takes three times as long, for every request)
+            if attempt.reason is not None and attempt.reason is not Reason.CLIENT_LEFT:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class AuthMode(enum.Enum):
 class SystemTurns(enum.Enum):
     """What to do with `role: "system"` entries of `messages`."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 (no password)
     FOLD = "fold"
     REJECT = "reject"
 
@@ -200,16 +200,8 @@ class Target:
     path_prefix: bytes
     header_lines: bytes = field(repr=False)  # Host, credentials, the provider's own headers; each ends in CRLF
     answer_lines: bytes  # the beginning of what the relay adds to answers from here
-
-    @property
-    def label(self) -> str:
-        """The key's public name."""
-        return self.key.label if self.key else ""
-
-    @property
-    def scope(self) -> tuple[str, str]:
-        """The account behind it, unique over providers."""
-        return (self.provider.name, self.key.scope or self.key.label) if self.key else (self.provider.name, "")
+    label: str  # the key's public name; empty without one
+    scope: tuple[str, str]  # the account behind it, unique over providers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,6 +222,7 @@ class RoutedModel:
     route: Route
     choices: tuple[Choice, ...]
     only_target: Target | None  # set where there is nothing to choose
+    reads_documents: bool  # whether all choices do
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,7 +262,7 @@ def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
         own_token = target(provider, None, rename) if provider.accepts_subscription else None
         choices.append(Choice(provider, candidate.weight, candidate.priority, targets, own_token))
     only = choices[0].targets[0] if len(choices) == 1 and len(choices[0].targets) == 1 else None
-    return RoutedModel(route, tuple(choices), only)
+    return RoutedModel(route, tuple(choices), only, all(choice.provider.traits.documents for choice in choices))
 
 
 def target(provider: Provider, key: Key | None, model: str | None) -> Target:
@@ -282,4 +275,6 @@ def target(provider: Provider, key: Key | None, model: str | None) -> Target:
     lines += [f"{name}: {value}" for name, value in provider.headers]
     head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
     answer_lines = f"x-cc-relay-provider: {provider.name}\r\nx-cc-relay-request-id: ".encode("latin-1")
-    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines)
+    label = key.label if key else ""
+    scope = (provider.name, key.scope or label) if key else (provider.name, "")
+    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines, label, scope)

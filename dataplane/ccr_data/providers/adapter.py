@@ -28,9 +28,10 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
     head: bytes  # with the empty line
     body: tuple[bytes, ...]
+    size: int  # of the body
 
     def __repr__(self) -> str:
-        return f"UpstreamRequest({sum(map(len, self.body))} bytes)"
+        return f"UpstreamRequest({self.size} bytes)"
 
 
 class ProviderAdapter(Protocol):

@@ -61,7 +61,7 @@ def prepare(request: ClientRequest, target: Target) -> UpstreamRequest:
             b"content-length: %d\r\n\r\n" % size if size or head.method == b"POST" else b"\r\n",
         )
     )
-    return UpstreamRequest(upstream_head, body)
+    return UpstreamRequest(upstream_head, body, size)
 
 
 def own_lines(lines: list[bytes], provider: Provider) -> list[bytes]:
@@ -117,9 +117,9 @@ def without_system_turns(body: bytes, provider: Provider) -> bytes:
 
 def _reminders(content: bytes) -> bytes:
     """A system turn's content as text blocks, comma-separated JSON, marked up as Claude Code marks its own reminders."""
-    decoded = msgspec.json.decode(content)
-    given: list[_Block] = [{"type": "text", "text": decoded}] if isinstance(decoded, str) else list(decoded or [])
-    texts = [block for block in given if isinstance(block, dict) and isinstance(block.get("text"), str)]
+    decoded = msgspec.json.decode(content, type=str | list[_Block] | None)
+    given: list[_Block] = [{"type": "text", "text": decoded}] if isinstance(decoded, str) else decoded or []
+    texts = [block for block in given if isinstance(block.get("text"), str)]
     wrapped = [{**block, "text": f"<system-reminder>\n{block['text']}\n</system-reminder>"} for block in texts]
     return b",".join(msgspec.json.encode(block) for block in wrapped) or b'{"type":"text","text":"-"}'
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
@@ -63,6 +63,8 @@ class State(enum.Enum):
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
 WAITING, HOLDING, COLLECTING, RELAYING, OVER = State
 VERBATIM, RECHUNKED, PAYLOAD = Passing
+SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
+NO_BODY, UNTIL_CLOSE = Body.NONE, Body.UNTIL_CLOSE
 
 
 class Exchange:
@@ -121,7 +123,8 @@ class Exchange:
         self._targets = targets
         self._is_rewritten = is_rewritten  # a batch, whose results_url is to lead back here
         self._state: State = WAITING
-        self._began_s = self._last_sent_s = perf_counter()
+        self._began_s = perf_counter()
+        self._last_sent_s = relay.clock_s
         self._deadline_s = 0.0
         self._upstream: UpstreamConnection | None = None
         self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
@@ -130,7 +133,7 @@ class Exchange:
         self._attempt: AttemptRecord | None = None
         self._is_stale_retry = False
         self._head: AnswerHead | None = None
-        self._body = Body.NONE
+        self._body: Body = NO_BODY
         self._passing: Passing = VERBATIM
         self._has_begun = False  # the client already has a head, of an answer that is the relay's own so far
         self._held: list[tuple[bytes, list[tuple[int, int]]]] = []  # pieces and where their payload is
@@ -155,24 +158,28 @@ class Exchange:
         """Try the next target; with `only_fresh` the same one again, as its kept-alive connection turned out to be dead."""
         request = self._request
         assert request is not None
-        now_s = perf_counter()
         if not only_fresh:
             self._target = target = self._targets.pop(0)
-            label = target.label or (SUBSCRIPTION_LABEL if request.own_token else "")
-            model = target.model or self.record.model_asked
-            self._attempt = AttemptRecord(target.provider.name, label, target.scope[1], model, now_s)
-            self.record.attempts.append(self._attempt)
+            attempts = self.record.attempts
+            self._attempt = AttemptRecord(
+                target.provider.name,
+                SUBSCRIPTION_LABEL if request.own_token else target.label,
+                target.scope[1],
+                target.model or self.record.model_asked,
+                perf_counter() if attempts else self._began_s,
+            )
+            attempts.append(self._attempt)
         self._is_stale_retry = only_fresh
         self._state = WAITING
         self._head = None
-        target = self._target
-        timeouts = target.provider.timeouts
-        connection = None if only_fresh else self._relay.pool.take(target.provider.origin)
+        provider = self._target.provider
+        connection = None if only_fresh else self._relay.pool.take(provider.origin)
         if connection is not None:
             self._send(connection, request)
         else:
-            self._deadline_s = now_s + timeouts.connect_s + timeouts.first_byte_s
-            self._connecting = self._relay.pool.connect(target.provider.origin, timeouts.connect_s, self._connected)
+            timeouts = provider.timeouts
+            self._deadline_s = self._relay.clock_s + timeouts.connect_s + timeouts.first_byte_s
+            self._connecting = self._relay.pool.connect(provider.origin, timeouts.connect_s, self._connected)
 
     def _connected(self, connection: UpstreamConnection | None) -> None:
         self._connecting = None
@@ -196,10 +203,9 @@ class Exchange:
             return
         self._upstream = connection
         connection.send(self, request.head.method, upstream_request)
-        now_s = perf_counter()
-        self._deadline_s = now_s + target.provider.timeouts.first_byte_s
+        self._deadline_s = self._relay.clock_s + target.provider.timeouts.first_byte_s
         if not self.record.overhead_s:
-            self.record.overhead_s = now_s - self._began_s
+            self.record.overhead_s = perf_counter() - self._began_s
 
     def _has_alternative(self) -> bool:
         policy = self._snapshot.relay
@@ -240,7 +246,7 @@ class Exchange:
 
     def _give_up(self, reason: Reason) -> None:
         """Nothing is left to try."""
-        self.record.outcome = Outcome.FAILED
+        self.record.outcome = FAILED
         request_id = self.record.request_id
         status, kind, message = answers.no_answer(reason, self._target.provider.name, len(self.record.attempts))
         if self._refused is not None and not self._has_begun:
@@ -280,7 +286,7 @@ class Exchange:
         attempt.first_byte_s = now_s - attempt.began_s
         self._head, self._body = head, body
         self._walker = self._upstream.walker if self._upstream is not None else None
-        self._deadline_s = now_s + self._target.provider.timeouts.idle_s
+        self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
         is_stream = head.is_event_stream
         if (
@@ -288,17 +294,17 @@ class Exchange:
             or self._is_rewritten
             or (self._has_begun and not is_stream)
         ):
-            self._collect(now_s)
+            self._collect()
         elif reason is None and is_stream and self._has_alternative():
             self._state = HOLDING
             self._beginning = Beginning()
         else:
             self._commit(now_s)
 
-    def _collect(self, now_s: float) -> None:
+    def _collect(self) -> None:
         self._state = COLLECTING
         if not self._is_rewritten:
-            self._deadline_s = now_s + COLLECTING_LIMIT_S
+            self._deadline_s = self._relay.clock_s + COLLECTING_LIMIT_S
 
     def body_received(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         """A piece of the answer's body."""
@@ -374,7 +380,7 @@ class Exchange:
     def _relayed(self) -> None:
         """The answer has gone to the client, whatever it was."""
         is_cut = self._tap is not None and not self._tap.has_ended
-        if is_cut and self._body is Body.UNTIL_CLOSE:
+        if is_cut and self._body is UNTIL_CLOSE:
             self._break()
             return
         if self._passing is RECHUNKED:
@@ -382,7 +388,7 @@ class Exchange:
         self.flush()
         reason = answers.judge(self.record.status, is_own_key=self._target.key is not None)
         self._end_attempt(reason)
-        self.record.outcome = Outcome.FAILED if reason else Outcome.BROKEN if is_cut else Outcome.SERVED
+        self.record.outcome = FAILED if reason else BROKEN if is_cut else SERVED
         self._finish(closes=self._passing is PAYLOAD)
 
     def _collected(self, *, is_whole: bool = True) -> None:
@@ -399,12 +405,12 @@ class Exchange:
             self._fail(Reason.BROKEN)
         elif self._is_rewritten:
             base_url = b"http://" + (self._request.head.special.get(b"host", b"localhost") if self._request else b"")
-            self.record.outcome = Outcome.SERVED
+            self.record.outcome = SERVED
             self._answer_collected(head, with_own_results_url(body, base_url))
         else:  # the client's own mistake, but the stream has begun already
             self._end_attempt(None)
             self._give_up(Reason.STREAM_ERROR)
-            self.record.outcome = Outcome.SERVED
+            self.record.outcome = SERVED
 
     def _answer_collected(self, head: AnswerHead, body: bytes) -> None:
         """Send an answer that was kept: as it came, but in one piece."""
@@ -436,7 +442,7 @@ class Exchange:
         """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
         walker = self._walker
         self._end_attempt(reason)
-        self.record.outcome = Outcome.BROKEN
+        self.record.outcome = BROKEN
         end = None
         if self._tap is not None:
             data, at = self._last
@@ -498,10 +504,10 @@ class Exchange:
         self._write(out[0] if len(out) == 1 else b"".join(out))
 
     def _write(self, data: bytes) -> None:
-        now_s = perf_counter()
-        self._last_sent_s = now_s
+        clock_s = self._relay.clock_s
+        self._last_sent_s = clock_s
         if self._state is RELAYING:
-            self._deadline_s = now_s + self._target.provider.timeouts.idle_s
+            self._deadline_s = clock_s + self._target.provider.timeouts.idle_s
         self._client.write(data)
 
     def _begin_own_stream(self) -> None:
@@ -519,7 +525,7 @@ class Exchange:
         )
 
     def sweep(self, now_s: float) -> None:
-        """Called a few times a second: deadlines, and pings into silence. `now_s` is of time.perf_counter()."""
+        """Called a few times a second: deadlines, and pings into silence. `now_s` is the relay's clock."""
         if self._client.is_write_paused:  # nobody is silent but the client
             self._deadline_s = max(self._deadline_s, now_s + 1.0)
             return
@@ -573,7 +579,7 @@ class Exchange:
     def resume(self) -> None:
         """The client has caught up."""
         if self._upstream is not None:
-            self._deadline_s = max(self._deadline_s, perf_counter() + self._target.provider.timeouts.idle_s)
+            self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
             self._upstream.resume()
 
     def client_left(self) -> None:
@@ -597,16 +603,18 @@ class Exchange:
         self._request = None
         self._targets = []
         record = self.record
-        now_s = perf_counter()
-        record.total_s = now_s - self._began_s
-        record.answer_bytes = self._answer_size
         attempt = self._attempt
-        if attempt is not None and not attempt.total_s:
-            attempt.total_s = now_s - attempt.began_s
+        if attempt is None:
+            record.total_s = perf_counter() - self._began_s
+        else:
+            if not attempt.total_s:
+                attempt.total_s = perf_counter() - attempt.began_s
+            record.total_s = attempt.began_s + attempt.total_s - self._began_s
+        record.answer_bytes = self._answer_size
         if self._stores_json and self._json:
             note_json_usage(record.tokens, b"".join(self._json))
             self._json.clear()
         head = self._head
         if head is not None:
             record.upstream_request_id = head.special.get(b"request-id", b"").decode("latin-1")
-        self._relay.exchange_over(self, record, self._target, head, time())
+        self._relay.exchange_over(self, record, self._target, head)

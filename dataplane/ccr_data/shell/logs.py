@@ -95,7 +95,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json_safe(masked(json.dumps(line, default=str, ensure_ascii=False)))
+        return json_safe(masked(json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))))
 
 
 class TextLines(logging.Formatter):

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
 MAX_COOLDOWN_S = 60.0  # a node's own memory is short; longer rests are the control plane's to decide
 KEY_REFUSED_COOLDOWN_S = 60.0
-SIGHTING_INTERVAL_S = 0.25
 _SIGHTED = (b"anthropic-ratelimit-", b"retry-after", b"anthropic-organization-id")
 _MAX_NAME = 256
+# Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
+MESSAGES, COUNT_TOKENS, SERVED = Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Outcome.SERVED
 
 
 class HasSnapshot(Protocol):
@@ -71,6 +72,7 @@ class Relay:
         self.turns = Turns()
         self.cooldowns = Cooldowns()
         self.exchanges: set[Exchange] = set()
+        self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
         self._roll = random.random
         self._id_prefix = f"req_ccr_{secrets.token_hex(5)}"
@@ -123,11 +125,12 @@ class Relay:
         snapshot, admitted = known
         path = head.path
         if path == b"/v1/messages":
-            _require_method(head, b"POST")
-            return self._inference(client, head, body, snapshot, admitted, Endpoint.MESSAGES)
+            if head.method != b"POST":
+                _require_method(head, b"POST")
+            return self._inference(client, head, body, snapshot, admitted, MESSAGES)
         if path == b"/v1/messages/count_tokens":
             _require_method(head, b"POST")
-            return self._inference(client, head, body, snapshot, admitted, Endpoint.COUNT_TOKENS)
+            return self._inference(client, head, body, snapshot, admitted, COUNT_TOKENS)
         if path == b"/v1/models" or path.startswith(b"/v1/models/"):
             _require_method(head, b"GET", b"HEAD")
             client.write(self._models(head, client, snapshot))
@@ -168,26 +171,24 @@ class Relay:
         try:
             peeked = peek(body)
             record.model_asked = peeked.model[:_MAX_NAME]
-            record.streamed = peeked.wants_stream and endpoint is Endpoint.MESSAGES
+            record.streamed = peeked.wants_stream and endpoint is MESSAGES
             routed = snapshot.routed(peeked.model)
             record.route = routed.route.name
-            needs = Needs(
-                count_tokens=endpoint is Endpoint.COUNT_TOKENS,
-                documents=any(not choice.provider.traits.documents for choice in routed.choices)
-                and b'"document"' in body,
-                own_token=admitted.own_token is not None,
-            )
             record.session = _session(head, body)
-            now_s = perf_counter()
-            pin = None
-            if snapshot.relay.has_session_affinity and record.session and routed.only_target is None:
-                pin = self.pins.of(_pin_key(record), now_s)
-            targets = plan(routed, peeked.model, needs, pin, self.turns, self.cooldowns, now_s, self._roll)
+            needs_documents = not routed.reads_documents and b'"document"' in body
+            if routed.only_target is not None and endpoint is MESSAGES and admitted.own_token is None:
+                targets = [routed.only_target]
+            else:
+                needs = Needs(endpoint is COUNT_TOKENS, needs_documents, admitted.own_token is not None)
+                pin = None
+                if snapshot.relay.has_session_affinity and record.session:
+                    pin = self.pins.of(_pin_key(record), self.clock_s)
+                targets = plan(routed, peeked.model, needs, pin, self.turns, self.cooldowns, self.clock_s, self._roll)
         except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
             raise
-        if needs.documents and not targets[0].provider.traits.documents:
+        if needs_documents and not targets[0].provider.traits.documents:
             record.warning = f"provider {targets[0].provider.name} does not read document blocks"
         exchange = Exchange(
             self, client, ClientRequest(head, body, peeked, admitted.own_token), snapshot, record, targets
@@ -220,15 +221,13 @@ class Relay:
     def _record(
         self, head: RequestHead, body: bytes, snapshot: Snapshot, admitted: Admitted, endpoint: Endpoint
     ) -> Record:
-        return Record(
-            self.new_request_id(),
-            endpoint,
-            time(),
-            client=admitted.client,
-            agent=head.special.get(b"x-claude-code-agent-id", b"")[:_MAX_NAME].decode("latin-1"),
-            request_bytes=len(body),
-            snapshot_version=snapshot.version,
-        )
+        record = Record(self.new_request_id(), endpoint, time(), admitted.client)
+        agent = head.special.get(b"x-claude-code-agent-id")
+        if agent is not None:
+            record.agent = agent[:_MAX_NAME].decode("latin-1")
+        record.request_bytes = len(body)
+        record.snapshot_version = snapshot.version
+        return record
 
     # --- what exchanges tell ----------------------------------------------------------------------------------------
 
@@ -245,22 +244,20 @@ class Relay:
         if cooldown_s > 0:
             self.cooldowns.note(failed, reason, now_s + cooldown_s)
 
-    def exchange_over(
-        self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None, now_unix_s: float
-    ) -> None:
+    def exchange_over(self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None) -> None:
         """An exchange has ended; its record is final."""
         self.exchanges.discard(exchange)
-        if record.outcome is Outcome.SERVED:
+        if record.outcome is SERVED:
             self.cooldowns.clear(last)
-            if record.session and record.endpoint is Endpoint.MESSAGES and 200 <= record.status < 300:
-                self.pins.put(_pin_key(record), last.provider.name, last.label, perf_counter())
+            if record.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
+                self.pins.put(_pin_key(record), last.provider.name, last.label, self.clock_s)
         self.reporter.note(record)
         if head is not None:
-            self._sight(record, last, head, now_unix_s)
+            self._sight(record, last, head)
 
-    def _sight(self, record: Record, last: Target, head: AnswerHead, now_unix_s: float) -> None:
+    def _sight(self, record: Record, last: Target, head: AnswerHead) -> None:
         key = (last.provider.name, last.label)
-        if now_unix_s - self._sighted_s.get(key, 0.0) < SIGHTING_INTERVAL_S and record.status != 429:
+        if self._sighted_s.get(key) == self.clock_s and record.status != 429:  # once between two sweeps is enough
             return
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
@@ -268,11 +265,13 @@ class Relay:
             if name.startswith(_SIGHTED)
         }
         if headers:
-            self._sighted_s[key] = now_unix_s
-            self.reporter.note_sighting(RateLimitSighting(*key, now_unix_s, head.status, headers))
+            self._sighted_s[key] = self.clock_s
+            self.reporter.note_sighting(RateLimitSighting(*key, time(), head.status, headers))
 
     def sweep(self, now_s: float) -> None:
-        """Called a few times a second."""
+        """Called a few times a second with time.perf_counter()."""
+        self.clock_s = now_s
+        self.pool.clock_s = now_s
         for exchange in tuple(self.exchanges):
             exchange.sweep(now_s)
         self.pool.sweep(now_s)
