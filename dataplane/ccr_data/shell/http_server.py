@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import select
 import socket
 from time import perf_counter
 from typing import cast
@@ -26,6 +27,7 @@ KEEP_ALIVE_S = 300.0
 DEFAULT_READ_TIMEOUT_S = 60.0
 SWEEP_INTERVAL_S = 0.25
 WRITE_HIGH_WATER_BYTES = 256 << 10
+DRAIN_IDLE_S = 1.0  # a client may be sending right now on a connection that was in use a moment ago
 DRAINED_BODY_BYTES = 4 << 20  # of a refused request; a client that is still sending would not read the answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -51,6 +53,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline_s",
         "_exchange",
         "_head",
+        "_is_last",
         "_is_reading_paused",
         "_known",
         "_left",
@@ -78,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._waiting = b""  # came while a request was being served
         self._is_reading_paused = False
+        self._is_last = False  # the answer to this request says that no other may follow
         self.is_write_paused = False
         self._deadline_s = self._server.relay.clock_s + KEEP_ALIVE_S
 
@@ -226,6 +230,7 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, body: bytes) -> None:
         head, known = self._head, self._known
         assert head is not None
+        self._is_last = self._server.is_draining or not head.is_keep_alive
         try:
             self._exchange = self._server.relay.handle(self, head, body, known)
         except RequestError as error:
@@ -269,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def is_closing_after(self) -> bool:
         """Whether the connection ends with the answer being sent."""
-        return self._server.is_draining or self._head is None or not self._head.is_keep_alive
+        return self._is_last or self._head is None
 
     @property
     def is_idle(self) -> bool:
@@ -319,10 +324,18 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def close_if_idle(self) -> None:
-        """Hang up unless a request is under way."""
-        if self.is_idle:
+    def close_if_idle(self, since_s: float) -> None:
+        """Hang up if nothing is under way, and nothing was since then; not while there is something to be read."""
+        if self.is_idle and self._deadline_s - KEEP_ALIVE_S <= since_s and not self._has_unread():
             self._close()
+
+    def _has_unread(self) -> bool:
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def abort(self) -> None:
         """Hang up at once, whatever is under way."""
@@ -369,15 +382,19 @@ class Server:
                 connection.sweep(now_s)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Stop accepting, let requests finish, then hang up. Whether all of them finished in time."""
+        """Stop accepting, let requests finish, then hang up. Whether all of them finished in time.
+
+        A connection that is hung up on while its client sends a request loses it. So who is busy learns from the next
+        answer that it is the last, and only who has been idle for a while is hung up on.
+        """
         self.is_draining = True
         if self._server is not None:
             self._server.close()
-        for connection in tuple(self.connections):
-            connection.close_if_idle()
         try:
             async with asyncio.timeout(timeout_s):
-                while self.relay.exchanges or any(not connection.is_idle for connection in self.connections):
+                while self.relay.exchanges or self.connections:
+                    for connection in tuple(self.connections):
+                        connection.close_if_idle(perf_counter() - DRAIN_IDLE_S)
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
