@@ -37,6 +37,7 @@ EXIT_USAGE = 2
 EXIT_CANNOT_LISTEN = 69
 BACKLOG = 4096
 FLUSH_TIMEOUT_S = 1.0
+FIRST_SNAPSHOT_S = 5.0  # without one clients wait for this long at the door; only then they are turned away
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -121,7 +122,7 @@ def keep_big_blocks() -> None:
 async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutput) -> int:
     """Serve until a signal ends it; returns the exit code."""
     directory = NodeDir(options.state_dir, options.node_name)
-    make_private(directory.path, options.state_dir)
+    _make_state_dir(directory)
     node = NodeIdentity(
         f"{socket.gethostname()}/{options.node_name}", secrets.token_hex(8), version("cc-relay"), os.getpid()
     )
@@ -145,10 +146,6 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
     )
     relay = Relay(store, reporter)
     server = Server(relay)
-    await server.listen(sock)
-    gc.collect()
-    gc.freeze()  # what exists now stays: the collector need not look at it again
-    gc.set_threshold(50_000, 20, 50)
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
         following = [
@@ -156,7 +153,12 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
             tasks.create_task(reporter.run(), name="usage"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
         ]
-        ready.write_text(str(os.getpid()))
+        await _snapshot_or_stop(store, stop)
+        await server.listen(sock)
+        gc.collect()
+        gc.freeze()  # what exists now stays: the collector need not look at it again
+        gc.set_threshold(50_000, 20, 50)
+        _say_ready(ready)
         log.info(
             "node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None
         )
@@ -171,6 +173,42 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
             ready.unlink()
     log.info("node_stopped", node=node.node_id, is_drained=is_drained)
     return 0 if is_drained else 1
+
+
+def _make_state_dir(directory: NodeDir) -> None:
+    """Make the place for what outlives this process; without it serving goes on."""
+    try:
+        make_private(directory.path, directory.state_dir)
+    except OSError as error:
+        log.warning(
+            "state_dir_unusable",
+            path=str(directory.path),
+            reason=error.strerror or str(error),
+            consequence="nothing is kept for a start without the control plane",
+        )
+
+
+def _say_ready(ready: Path) -> None:
+    """Tell the supervisor that this process serves."""
+    try:
+        ready.write_text(str(os.getpid()))
+    except OSError as error:
+        log.warning(
+            "ready_not_noted",
+            path=str(ready),
+            reason=error.strerror or str(error),
+            consequence="the supervisor takes this worker for one that does not serve yet",
+        )
+
+
+async def _snapshot_or_stop(store: SnapshotStore, stop: asyncio.Event) -> None:
+    """Return when there is a snapshot, or it is time to serve or to stop without one."""
+    async with asyncio.TaskGroup() as tasks:
+        waiting = {tasks.create_task(store.wait_ready(), name="first snapshot")}
+        waiting.add(tasks.create_task(stop.wait(), name="stop before the first snapshot"))
+        await asyncio.wait(waiting, timeout=FIRST_SNAPSHOT_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
 
 
 def _stop_on_signals() -> asyncio.Event:
