@@ -251,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         self.write(self._refusal(error, closes=True))
         self._parts = []
         self._buffer = self._waiting = b""
-        is_broken = self._head is None or (self._reading is HEAD and isinstance(error, BadRequest))
+        is_broken = isinstance(error, BadRequest) and (self._head is None or self._reading is HEAD)
         if self._transport is None or is_broken or isinstance(error, TooSlow):
             self._close()
             return
