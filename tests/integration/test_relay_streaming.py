@@ -46,7 +46,7 @@ def _fresh(upstream: RawUpstream) -> Iterator[None]:
     assert not upstream.failures
 
 
-@pytest.mark.clause("2.2 responses stream unbuffered, pings included")
+@pytest.mark.clause("answers.unbuffered")
 def test_event_k_arrives_before_the_provider_sends_the_next(relay: Relay, upstream: RawUpstream) -> None:
     """A person reads along; nothing is kept back."""
     may_send = threading.Semaphore(0)
@@ -68,6 +68,7 @@ def test_event_k_arrives_before_the_provider_sends_the_next(relay: Relay, upstre
         assert connection.payload() == b""
 
 
+@pytest.mark.clause("answers.pings")
 def test_pings_fill_silence_before_and_between_events(relay: Relay, upstream: RawUpstream) -> None:
     """The client never waits in silence longer than the bound; what the provider says is not touched."""
     silence_ends = threading.Event()
@@ -98,6 +99,7 @@ def test_pings_fill_silence_before_and_between_events(relay: Relay, upstream: Ra
     assert b"".join(seen) == b"".join(EVENTS)
 
 
+@pytest.mark.clause("errors.cancel")
 @pytest.mark.parametrize("when", ["before the head", "after the head", "in the middle of the stream"])
 def test_a_client_that_leaves_ends_the_upstream_request_at_once(relay: Relay, upstream: RawUpstream, when: str) -> None:
     """Tokens that nobody reads cost money; also while the provider is silent."""
@@ -162,6 +164,7 @@ def test_a_slow_reader_does_not_make_memory_grow(relay: Relay, upstream: RawUpst
 WHOLE = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in EVENTS)
 
 
+@pytest.mark.clause("errors.after-content")
 @pytest.mark.parametrize("cut", sorted({*range(1, len(WHOLE) - 40, 61), *range(300, 330)}))
 def test_a_stream_that_breaks_ends_in_a_proper_error_event(relay: Relay, upstream: RawUpstream, cut: int) -> None:
     """Wherever the provider breaks off, the client gets whole chunks and, last, an error event; or a broken connection."""
