@@ -204,8 +204,10 @@ def _say_ready(ready: Path) -> None:
 async def _snapshot_or_stop(store: SnapshotStore, stop: asyncio.Event) -> None:
     """Return when there is a snapshot, or it is time to serve or to stop without one."""
     async with asyncio.TaskGroup() as tasks:
-        waiting = {tasks.create_task(store.wait_ready(), name="first snapshot")}
-        waiting.add(tasks.create_task(stop.wait(), name="stop before the first snapshot"))
+        waiting: list[asyncio.Task[object]] = [
+            tasks.create_task(store.wait_ready(), name="first snapshot"),
+            tasks.create_task(stop.wait(), name="stop before the first snapshot"),
+        ]
         await asyncio.wait(waiting, timeout=FIRST_SNAPSHOT_S, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
