@@ -154,6 +154,7 @@ def _fresh(upstreams: list[RawUpstream]) -> Iterator[None]:
     assert not any(upstream.failures for upstream in upstreams)
 
 
+@pytest.mark.clause("errors.before-content")
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 def test_a_failure_before_commit_moves_on(
@@ -173,6 +174,7 @@ def test_a_failure_before_commit_moves_on(
     assert _last_record(relay, answer.header("x-cc-relay-request-id"))["attempts"][0]["reason"] == reason  # type: ignore[index]
 
 
+@pytest.mark.clause("errors.before-content")
 @pytest.mark.parametrize("failure", STREAM_FAILURES)
 def test_a_stream_that_fails_before_content_moves_on(relay: Relay, upstreams: list[RawUpstream], failure: str) -> None:
     """Nothing of the failed beginning is mixed into the answer."""
@@ -184,6 +186,7 @@ def test_a_stream_that_fails_before_content_moves_on(relay: Relay, upstreams: li
     assert _last_record(relay, answer.header("x-cc-relay-request-id"))["attempts"][0]["reason"] == reason  # type: ignore[index]
 
 
+@pytest.mark.clause("errors.unmodified")
 @pytest.mark.parametrize("status", MISTAKES)
 def test_the_clients_own_mistakes_do_not_move_on(relay: Relay, upstreams: list[RawUpstream], status: str) -> None:
     """Another provider would answer the same, and Claude Code recovers from the wording."""
@@ -202,6 +205,7 @@ def test_a_provider_that_cannot_be_reached_is_passed_over(relay: Relay) -> None:
     assert _last_record(relay, answer.header("x-cc-relay-request-id"))["attempts"][0]["reason"] == "connect"  # type: ignore[index]
 
 
+@pytest.mark.clause("errors.own")
 def test_without_any_answer_the_client_is_told_why(relay: Relay) -> None:
     """In Anthropic's shape, with a status that Claude Code retries."""
     with client(relay) as connection:
@@ -225,6 +229,7 @@ def test_the_second_key_serves_when_the_first_is_refused(relay: Relay, upstreams
     assert [request.header("x-api-key") for request in upstreams[0].requests] == ["sk-bad", "sk-good"]
 
 
+@pytest.mark.clause("errors.unmodified")
 def test_when_all_have_failed_the_last_real_answer_goes_back(relay: Relay, upstreams: list[RawUpstream]) -> None:
     """With its retry-after, even if the last attempt had no answer at all."""
     upstreams[0].answer = send(error_answer("429 Too Many", "rate_limit_error", "retry-after: 9"))
@@ -271,6 +276,7 @@ def test_round_robin_takes_turns(relay: Relay, upstreams: list[RawUpstream]) -> 
     assert [len(upstream.requests) for upstream in upstreams] == [5, 5]
 
 
+@pytest.mark.clause("request.session")
 def test_a_session_stays_where_it_is(relay: Relay, upstreams: list[RawUpstream]) -> None:
     """Its prompt cache and its signed thinking live there."""
     session = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0000-000000000001"
@@ -281,6 +287,7 @@ def test_a_session_stays_where_it_is(relay: Relay, upstreams: list[RawUpstream])
     assert sorted(len(upstream.requests) for upstream in upstreams) == [0, 10]
 
 
+@pytest.mark.clause("errors.after-content")
 def test_an_error_after_pings_of_the_relays_is_an_error_event(
     upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

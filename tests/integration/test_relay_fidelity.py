@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def recorded() -> list[bytes]:
     return [path.read_bytes() for path in sorted(CORPUS.glob("*.body"))]
 
 
-@pytest.mark.clause("2.2 open body fields")
+@pytest.mark.clause("request.body")
 def test_bodies_arrive_byte_for_byte(relay: Relay, upstream: RawUpstream) -> None:
     """Prompt caches and signed thinking depend on exact bytes."""
     bodies = generated() + recorded()
@@ -72,6 +73,7 @@ def test_bodies_arrive_byte_for_byte(relay: Relay, upstream: RawUpstream) -> Non
     assert {request.path for request in upstream.requests} == {"/v1/messages?beta=true"}
 
 
+@pytest.mark.clause("request.body")
 def test_only_the_mapped_model_changes(relay: Relay, upstream: RawUpstream) -> None:
     """Everything around the name stays as it came, wherever the key stands."""
     bodies = [body.replace(b'"claude-x"', b'"claude-asked-1"') for body in generated()]
@@ -85,6 +87,7 @@ def test_only_the_mapped_model_changes(relay: Relay, upstream: RawUpstream) -> N
     assert {request.path for request in upstream.requests} == {"/prefix/anthropic/v1/messages"}
 
 
+@pytest.mark.clause("request.framing")
 def test_a_chunked_request_arrives_whole_and_with_its_length(relay: Relay, upstream: RawUpstream) -> None:
     """The relay needs the body whole to be able to send it twice."""
     body = b'{"model":"claude-x","messages":[]}'
@@ -99,7 +102,7 @@ def test_a_chunked_request_arrives_whole_and_with_its_length(relay: Relay, upstr
     assert upstream.requests[0].header("transfer-encoding") is None
 
 
-@pytest.mark.clause("2.2 anthropic-version, anthropic-beta and unknown headers are forwarded unchanged")
+@pytest.mark.clause("request.headers")
 def test_end_to_end_headers_arrive_and_this_hops_do_not(relay: Relay, upstream: RawUpstream) -> None:
     """Headers are open lists; the relay's own credential must never leave it."""
     passed = [
@@ -140,6 +143,7 @@ def test_end_to_end_headers_arrive_and_this_hops_do_not(relay: Relay, upstream: 
         assert request.header(name) is None
 
 
+@pytest.mark.clause("request.framing")
 def test_expect_is_answered_here(relay: Relay, upstream: RawUpstream) -> None:
     """curl waits for it before it sends a large body."""
     body = generated()[0]
@@ -153,7 +157,7 @@ def test_expect_is_answered_here(relay: Relay, upstream: RawUpstream) -> None:
     assert upstream.requests[0].header("expect") is None
 
 
-@pytest.mark.clause("2.2 error bodies and retry headers are forwarded unmodified")
+@pytest.mark.clause("errors.unmodified")
 @pytest.mark.parametrize(
     "status", ["400 Bad Request", "404 Not Found", "413 Too Large", "422 X", "429 Y", "500 Z", "529 Overloaded"]
 )
@@ -176,7 +180,7 @@ def test_an_error_answer_comes_back_as_it_was(relay: Relay, upstream: RawUpstrea
         assert answer.header(name) == value
 
 
-@pytest.mark.clause("2.2 answer headers are relayed")
+@pytest.mark.clause("answers.headers")
 def test_answer_headers_come_back(relay: Relay, upstream: RawUpstream) -> None:
     """Also two of the same name; the relay adds its own and touches none."""
     lines = [
@@ -200,6 +204,7 @@ def test_answer_headers_come_back(relay: Relay, upstream: RawUpstream) -> None:
     assert answer.header("x-cc-relay-request-id")
 
 
+@pytest.mark.clause("answers.bytes")
 @pytest.mark.parametrize("framing", ["length", "chunked", "until-close"])
 @pytest.mark.parametrize("seed", range(8))
 def test_answers_are_the_same_for_every_chunking(relay: Relay, upstream: RawUpstream, framing: str, seed: int) -> None:
@@ -208,7 +213,7 @@ def test_answers_are_the_same_for_every_chunking(relay: Relay, upstream: RawUpst
     wire_body = b"".join(EVENTS) if seed % 2 else MESSAGE * 50
     kind = "text/event-stream" if seed % 2 else "application/json"
     edges = [0, *sorted(rolls.sample(range(1, len(wire_body)), rolls.randint(1, 60))), len(wire_body)]
-    pieces = [wire_body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [wire_body[a:b] for a, b in pairwise(edges)]
 
     def answer(request: Request, wire: Wire) -> None:
         head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n"
@@ -234,7 +239,7 @@ def test_answers_are_the_same_for_every_chunking(relay: Relay, upstream: RawUpst
         assert connection.ask("POST", "/v1/messages", body, AUTH).body == MESSAGE  # the connection is still in step
 
 
-@pytest.mark.clause("2.2 content-encoding is relayed without breaking streaming")
+@pytest.mark.clause("answers.encoding")
 def test_an_encoded_answer_passes_as_it_is(relay: Relay, upstream: RawUpstream) -> None:
     """A provider may compress although it was not asked to."""
     packed = bytes(range(256)) * 8
