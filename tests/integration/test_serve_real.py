@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -54,9 +53,9 @@ def test_the_demo_answers_and_status_is_well(tmp_path: Path) -> None:
     """The first minute of a new user."""
     with served(tmp_path, None, *DEMO, "--workers", "2", command=REAL_SERVE) as relay:
         relay.wait_ready()
-        wait_well(relay, workers=2)
         with ask(relay, "[[text:Hello there]]") as answer:
             assert text_of(answer) == "Hello there"
+        wait_well(relay, workers=2)
         until(lambda: [one["requests"] for one in status(relay)["providers"]] == [1], "the request is counted")
         relay.signal(signal.SIGTERM)
         assert relay.wait_end() == 0
@@ -94,30 +93,19 @@ def test_requests_go_on_while_the_control_plane_is_down(tmp_path: Path) -> None:
 
 
 def test_workers_are_replaced_under_load(tmp_path: Path) -> None:
-    """Every request around the replacement is answered.
-
-    One whose connection was accepted and closed before the request was on it is sent again, as every client does.
-    """
+    """Every request around the replacement is answered."""
     with served(tmp_path, None, *DEMO, "--workers", "2", command=REAL_SERVE) as relay:
         relay.wait_ready()
-        wait_well(relay, workers=2)
         relay.signal(signal.SIGUSR2)
-        answers, sent_again = [], 0
+        answers = []
 
         def is_replaced() -> bool:
-            nonlocal sent_again
-            try:
-                with ask(relay, "[[text:ok]]") as answer:
-                    answers.append(text_of(answer))
-            except (urllib.error.URLError, http.client.RemoteDisconnected, ConnectionError) as error:
-                if isinstance(error, urllib.error.HTTPError):
-                    raise
-                sent_again += 1
+            with ask(relay, "[[text:ok]]") as answer:
+                answers.append(text_of(answer))
             return bool(relay.events("workers_replaced"))
 
         until(is_replaced, "the replacement", within_s=60.0)
         assert set(answers) == {"ok"}
-        assert sent_again <= 2, "at most one for each worker that was replaced"
         wait_well(relay, workers=2)
         assert relay.events("child_ended") == relay.events("child_killed") == []
 
