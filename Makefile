@@ -8,10 +8,10 @@ PROTOS := $(wildcard proto/ccr_rpc/v1/*.proto)
 # Touched whenever code is generated.
 GENERATED := proto/gen/ccr_rpc/__init__.py
 PYTEST := $(BIN)/pytest
-SOURCES := dataplane controlplane clients/cli demo tests hatch_build.py
+SOURCES := dataplane controlplane clients/cli demo tests tools hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto format lint types contracts generated unit property golden integration faults check test run bench
+.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults check test run bench
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,6 +36,9 @@ $(GENERATED): $(PROTOS) | $(STAMP)
 
 proto: $(STAMP) ## generate the code of the contract
 	$(BIN)/python hatch_build.py
+
+docs: setup ## write the generated pages of docs/
+	$(BIN)/python tools/docs.py
 
 format: setup ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
