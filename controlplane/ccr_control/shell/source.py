@@ -61,13 +61,19 @@ def _demo(state: StateDir, relay: Address | None, reason: str) -> Source:
 
 
 def _listens(relay: Address | None) -> builtin.Listens:
-    """Where to listen: as asked for or as usual. The control plane's port is any free one if the usual is taken."""
+    """Where to listen: as usual, or as asked for. The usual port of the control plane is left to the usual relay.
+
+    Without it people lose nothing: the command line finds the private socket.
+    """
     usual = builtin.USUAL
+    any_port = replace(usual.control, port=0)
+    if relay is not None and relay != usual.relay:
+        return builtin.Listens(relay, any_port)
     try:
         listen(usual.control.host, usual.control.port).close()
     except CannotStart:
-        usual = replace(usual, control=replace(usual.control, port=0))
-    return replace(usual, relay=relay) if relay else usual
+        return replace(usual, control=any_port)
+    return usual
 
 
 def _written(state: StateDir, text: str) -> Path:
