@@ -66,14 +66,20 @@ def check_thinking(body: Json, binding: Binding) -> None:
 def prefix_of(body: Json, messages_before: Sequence[Json], blocks_before: Sequence[Json]) -> bytes:
     """What a block is bound to: system, tools and everything said before it.
 
-    Cache markers do not count (clients move them), nor does Claude Code's attribution block.
+    Cache markers do not count, nor whether a lone text is written as a string: Claude Code writes it as a block
+    while it has a marker, and as a string later. Nor does Claude Code's attribution block count.
     """
-    before = [*messages_before, {"role": "assistant", "content": list(blocks_before)}]
+    before = [*map(_in_blocks, messages_before), {"role": "assistant", "content": list(blocks_before)}]
     system = body.get("system") or []
     if isinstance(system, list):
         system = [block for block in system if not str(block.get("text", "")).startswith(ATTRIBUTION)]
     whole = _without_cache_markers([system, body.get("tools") or [], before])
     return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _in_blocks(message: Json) -> Json:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _prefix(body: Json, message_index: int, block_index: int, binding: Binding) -> bytes:

@@ -183,24 +183,19 @@ class TestThinking:
     async def test_blocks_behind_another_prefix_are_refused_when_bound(
         self, demo: DemoServer, client: anthropic.AsyncAnthropic, ask: dict[str, Any]
     ) -> None:
-        """Moving a cache marker changes nothing, another system prompt does."""
+        """Moving a cache marker changes nothing, nor does a text as a string; another system prompt does."""
         content = await self.first(client, ask)
         demo.configure(prefix_bound=True)
         request = self.request(ask, content)
         marked = {"type": "text", "text": request["messages"][0]["content"], "cache_control": {"type": "ephemeral"}}
-        plain = {"type": "text", "text": request["messages"][0]["content"]}
 
         await streamed(client, request)
         with pytest.raises(anthropic.BadRequestError, match="bound to a different conversation"):
             await streamed(client, {**request, "system": "Another one."})
 
-        first = await streamed(client, {**request, "messages": [{"role": "user", "content": [plain]}]})
+        first = await streamed(client, {**request, "messages": [{"role": "user", "content": [marked]}]})
         blocks = [block.to_dict() for block in first.content]
-        again = [
-            {"role": "user", "content": [marked]},
-            {"role": "assistant", "content": blocks},
-            request["messages"][2],
-        ]
+        again = [request["messages"][0], {"role": "assistant", "content": blocks}, request["messages"][2]]
         await streamed(client, {**request, "messages": again})
 
 
