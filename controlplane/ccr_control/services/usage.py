@@ -30,8 +30,8 @@ log = Log("usage")
 class Ledger(Protocol):
     """The part of the store that this service needs."""
 
-    async def count(self, batch: Batch) -> Verdict:
-        """Count a batch and wait until it is kept."""
+    async def count(self, batch: Batch, counted: Callable[[], None]) -> Verdict:
+        """Count a batch and wait until it is kept; `counted` is called then, even if nobody waits any more."""
 
 
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
@@ -66,10 +66,9 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self._note_now(node_id, batch)
         requests = [finished(record) for record in batch.records]
         sums = fold(requests, [folded(part) for part in batch.sums])
-        verdict = await self._ledger.count(Batch(batch.journal, batch.number, sums))
-        if isinstance(verdict, Counted):
-            self._stats.count(requests, sums, self._now())
-        return verdict
+        return await self._ledger.count(
+            Batch(batch.journal, batch.number, sums), lambda: self._stats.count(requests, sums, self._now())
+        )
 
     def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:
         """What is news whether or not the batch was counted before."""

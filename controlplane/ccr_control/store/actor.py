@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 from ccr_control.core.ledger import Counters
 from ccr_control.shell.log import Log
-from ccr_control.store.database import Batch, Foreign, Verdict, is_hopeless, move_aside
+from ccr_control.store.database import Batch, Counted, Foreign, Verdict, is_hopeless, move_aside
 
 RETRY_S = 1.0
 MAX_WAITING = 256  # jobs; each watch or usage stream has at most one
@@ -55,6 +55,7 @@ class Tables(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Count:
     batch: Batch
+    counted: Callable[[], None]
     done: Future[Verdict] = field(default_factory=Future)
 
 
@@ -99,10 +100,13 @@ class Store:
             self._jobs.put(_Stop())
             await asyncio.to_thread(thread.join, 5.0)  # a transaction takes milliseconds, a locked database 5 s
 
-    async def count(self, batch: Batch) -> Verdict:
-        """Count a batch and wait until it is kept, for as long as that takes (the caller's stream may be ended)."""
+    async def count(self, batch: Batch, counted: Callable[[], None] = lambda: None) -> Verdict:
+        """Count a batch and wait until it is kept, for as long as that takes (the caller's stream may be ended).
+
+        `counted` is called in the event loop when the batch has been counted, also if the caller has gone meanwhile.
+        """
         async with self._slots:
-            job = _Count(batch)
+            job = _Count(batch, counted)
             self._jobs.put(job)
             return await asyncio.wrap_future(job.done)
 
@@ -192,6 +196,8 @@ class Store:
             return jobs
         self._note_recovery()
         for job, verdict in zip(jobs, verdicts, strict=True):
+            if isinstance(verdict, Counted):
+                self._loop.call_soon_threadsafe(job.counted)
             _settle(job.done, verdict)
         return []
 
