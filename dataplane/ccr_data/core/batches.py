@@ -191,7 +191,7 @@ class Journal:
         self._sightings: dict[tuple[str, str], RateLimitSighting] = {}
         self._sealed_records = 0
         self._sealed_bytes = 0
-        self._revision = 0  # of the sums
+        self._revision = 0  # of the open part
         self._spooled = 0  # the last sealed batch on disk
         self._spooled_revision = 0
         self._on_disk_to = 0  # the largest number on disk, drafts included; 0: the disk holds nothing
@@ -207,6 +207,11 @@ class Journal:
         )
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether the open part gets no number, because too much waits already."""
+        return self.is_full and len(self.waiting) > 0
+
+    @property
     def has_open(self) -> bool:
         """Whether anything has no number yet."""
         return bool(self._parts or self._sums or self._sightings)
@@ -218,10 +223,10 @@ class Journal:
 
     def note(self, records: Sequence[Record]) -> None:
         """Requests have finished."""
+        self._revision += 1
         if self.is_full:
             for record in records:
                 fold(self._sums, record, self._limits.sum_keys)
-            self._revision += 1
             return
         part = self._encoder.records(records)
         self._parts.append(part)
@@ -234,7 +239,7 @@ class Journal:
 
     def seal(self, now_s: float, *, even_if_empty: bool = False) -> Batch | None:
         """Number what is open. None if there is nothing, or as long as too much waits already."""
-        if not (self.has_open or even_if_empty) or (self.is_full and len(self.waiting)):
+        if not (self.has_open or even_if_empty) or self.is_held_back:
             return None
         batch = Batch(self._next, self._payload(), max(1, self._open_records), now_s)
         self.waiting.add(batch.number, batch)
@@ -279,7 +284,7 @@ class Journal:
     def unspooled(self) -> Unspooled:
         """What waits and is not on disk."""
         draft = None
-        if self._sums and self._revision != self._spooled_revision:
+        if self.is_held_back and self.has_open and self._revision != self._spooled_revision:
             draft = self._draft()
         return Unspooled(tuple(batch for batch in self.waiting if batch.number > self._spooled), draft)
 
