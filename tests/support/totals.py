@@ -1,0 +1,62 @@
+"""What the control plane has counted: from the store itself, and as `ccr status` shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ccr_data.core.frames import MAGIC, frames_in
+from ccr_rpc.v1 import usage_pb2
+
+from support.ccr import ccr
+from support.load import INPUT_TOKENS, OUTPUT_TOKENS, Call
+from support.serving import Relay, until
+
+
+def counted(relay: Relay, column: str = "requests") -> int:
+    """The sum of a column of the ledger; -1 if it cannot be read now."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{relay.state}/control.db?mode=ro", uri=True)) as database:
+            return int(database.execute(f"SELECT coalesce(sum({column}), 0) FROM ledger").fetchone()[0])
+    except sqlite3.Error:
+        return -1
+
+
+def status(relay: Relay) -> dict[str, Any]:
+    """What `ccr status --json` says."""
+    done = ccr("status", "--json", "--state-dir", str(relay.state))
+    return {"exit_code": done.returncode, **json.loads(done.stdout)}
+
+
+def assert_totals_exact(relay: Relay, calls: Sequence[Call], within_s: float = 15.0) -> None:
+    """Each of these requests is counted once, and nothing else is: in the store, with its tokens, and on the screen."""
+    count = len(calls)
+    until(lambda: counted(relay) >= count, f"{count} requests are counted; now {counted(relay)}", within_s)
+    found = {column: counted(relay, column) for column in ("requests", "served", "input_tokens", "output_tokens")}
+    tokens = {"input_tokens": count * INPUT_TOKENS, "output_tokens": count * OUTPUT_TOKENS}
+    assert found == {"requests": count, "served": count, **tokens}
+    until(lambda: status(relay)["exit_code"] == 0, "all is well", within_s)
+    providers = status(relay)["providers"]
+    assert sum(one["requests"] for one in providers) == count
+    assert sum(one["output_tokens"] for one in providers) == tokens["output_tokens"]
+
+
+def spool_files(relay: Relay) -> list[Path]:
+    """Spools of all nodes."""
+    return sorted((relay.state / "nodes").glob("*/spool/*.spool"))
+
+
+def spooled(relay: Relay) -> int:
+    """How many requests are on disk for a successor."""
+    count = 0
+    for path in spool_files(relay):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                continue
+            batches = {found.number: usage_pb2.UsageBatch.FromString(found.payload) for found in frames_in(file.read)}
+            count += sum(len(batch.records) + sum(part.requests for part in batch.sums) for batch in batches.values())
+    return count
