@@ -56,6 +56,13 @@ def test_the_demo_configuration_is_valid_and_loopback_only() -> None:
     assert [provider.base_url for provider in config.providers] == ["http://127.0.0.1:4711"]
 
 
+def test_the_demo_lists_models_and_answers_for_any() -> None:
+    """Claude Code's model discovery finds some; a name that a user types works, too."""
+    (demo,) = loaded(for_demo(4711), {}).providers
+    assert [model.id for model in demo.models or ()] == ["claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"]
+    assert demo.serves == ("*",)
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [

@@ -78,6 +78,8 @@ def for_demo(port: int, listens: Listens = USUAL) -> str:
                 f"base_url: http://127.0.0.1:{port}",
                 "allow_private: true",
                 "keys: [{label: demo, key: demo-key}]",
+                "models: [claude-opus-5-5, claude-sonnet-5-5, claude-haiku-5-5]",  # for Claude Code's model discovery
+                'serves: ["*"]',
             )
         ],
         listens,
