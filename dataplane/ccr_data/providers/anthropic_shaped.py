@@ -90,19 +90,24 @@ def without_system_turns(body: bytes, provider: Provider) -> bytes:
     """
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        turns = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
-        heads = [msgspec.json.decode(turn, type=_Turn) for turn in turns]
-    except (msgspec.DecodeError, RecursionError):
+        raws = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
+        turns = [(msgspec.json.decode(raw, type=_Turn), bytes(raw)) for raw in raws]
+        if not any(turn.role == "system" for turn, _ in turns):
+            return body
+        if provider.traits.system_turns is SystemTurns.REJECT:
+            raise BadRequest("messages: role 'system' is not supported on this model")
+        fields["messages"] = msgspec.Raw(b"[" + b",".join(_folded(turns)) + b"]")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return body  # not a conversation: the provider says what is wrong with it
-    if not any(turn.role == "system" for turn in heads):
-        return body
-    if provider.traits.system_turns is SystemTurns.REJECT:
-        raise BadRequest("messages: role 'system' is not supported on this model")
+    return msgspec.json.encode(fields)
+
+
+def _folded(turns: list[tuple[_Turn, bytes]]) -> list[bytes]:
     folded: list[bytes] = []
     last_role = ""
-    for turn, raw in zip(heads, turns, strict=True):
+    for turn, raw in turns:
         if turn.role != "system":
-            folded.append(bytes(raw))
+            folded.append(raw)
             last_role = turn.role
             continue
         blocks = _reminders(bytes(turn.content))
@@ -111,8 +116,7 @@ def without_system_turns(body: bytes, provider: Provider) -> bytes:
         else:
             folded.append(b'{"role":"user","content":[' + blocks + b"]}")
             last_role = "user"
-    fields["messages"] = msgspec.Raw(b"[" + b",".join(folded) + b"]")
-    return msgspec.json.encode(fields)
+    return folded
 
 
 def _reminders(content: bytes) -> bytes:
