@@ -15,8 +15,10 @@ except those in records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from ccr_data.core.records import AttemptRecord, Outcome, RateLimitSighting, Record, Tokens
 

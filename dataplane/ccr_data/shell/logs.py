@@ -25,7 +25,7 @@ MAX_QUEUED_BYTES = 8 << 20
 CLOSE_PATIENCE_S = 1.0
 PIPE_BUF_BYTES = 4096  # pipe(7): several processes share one; larger writes may be mixed with others'
 
-_BEGIN = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))"  # of a word, also right after an escape of JSON
+_BEGIN = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4})|(?<=\\x[0-9a-f]{2}))"  # of a word, also after an escape
 _SECRET = re.compile(
     rf"{_BEGIN}(?i:(bearer\s+))[^\s\"',;]{{4,}}"  # in any header or message
     rf"|{_BEGIN}sk-[A-Za-z0-9_\-]{{6,}}"  # provider keys and claude.ai tokens (sk-ant-…)

@@ -133,8 +133,11 @@ class Reporter:
         while self._noted:
             records = self._noted[:SLICE_RECORDS]
             del self._noted[:SLICE_RECORDS]
-            self._journal.note(records)
             self._log_requests(records)
+            try:
+                self._journal.note(records)
+            except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
+                log.exception("usage_not_noted", requests=len(records))
             await asyncio.sleep(0)
 
     def _seal(self) -> None:

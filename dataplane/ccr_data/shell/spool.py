@@ -54,6 +54,7 @@ class Spool:
             write_all(descriptor, data)
         except OSError:
             os.ftruncate(descriptor, self.size_bytes)  # half a frame would hide what is written behind it
+            os.lseek(descriptor, self.size_bytes, os.SEEK_SET)
             raise
         os.fsync(descriptor)
         self.size_bytes += len(data)
@@ -62,7 +63,6 @@ class Spool:
         make_private(self.path.parent, self._directory.state_dir)
         descriptor = replace_file(self.path, [MAGIC, *frames], _lock_exclusively)
         self._close()
-        os.lseek(descriptor, 0, os.SEEK_END)
         self._descriptor = descriptor
         self.size_bytes = len(MAGIC) + sum(map(len, frames))
 

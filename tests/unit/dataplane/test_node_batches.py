@@ -1,0 +1,157 @@
+"""Numbered batches: what the machine in tests/property does not reach, and how they look on the wire."""
+
+from __future__ import annotations
+
+from ccr_data.core.batches import MAX_COUNT, OTHER_MODEL, Journal, Limits, SumKey, UsageSum, Waiting, fold
+from ccr_data.core.node import NodeStatus
+from ccr_data.core.records import RateLimitSighting, Tokens
+from ccr_data.shell.usage_wire import UsageEncoder, batch_request, journal_of, journal_suffix, status_suffix
+from ccr_rpc.v1 import usage_pb2
+from support.node_values import STARTED_AT_S, record
+
+
+def waiting(*numbers: int) -> Waiting[str]:
+    batches: Waiting[str] = Waiting("j")
+    for number in numbers:
+        batches.add(number, f"batch {number}")
+    return batches
+
+
+def sealed(journal: Journal) -> usage_pb2.UsageBatch:
+    batch = journal.seal(1.0)
+    assert batch is not None
+    return usage_pb2.UsageBatch.FromString(batch.payload)
+
+
+# what the control plane expects
+
+
+def test_a_gap_is_closed_from_the_number_that_is_named() -> None:
+    """The batch was lost on the way; it is still here."""
+    batches = waiting(5, 6, 7)
+
+    assert batches.resume_at(6) == ["batch 5"]
+
+    assert batches.after(batches.acknowledged) == (6, "batch 6")
+    assert batches.sent_as == "j"
+
+
+def test_a_number_that_is_gone_begins_another_journal() -> None:
+    """The control plane's store is older than its acknowledgements: what is left must not wait for ever."""
+    batches = waiting(5, 6)
+
+    assert batches.resume_at(3) == []
+
+    assert batches.sent_as == "j.3"
+    assert batches.after(batches.acknowledged) == (5, "batch 5")
+
+
+def test_a_number_that_never_was_begins_another_journal() -> None:
+    batches = waiting(5, 6)
+
+    batches.resume_at(9)
+
+    assert batches.sent_as == "j.9"
+    assert len(batches) == 2
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
+    batches = waiting(1, 2)
+
+    assert batches.ack(7) == []
+    assert batches.ack(0) == []
+    assert list(batches) == ["batch 1", "batch 2"]
+
+
+# bounds
+
+
+def test_beyond_the_limit_requests_are_folded_and_told_apart_again_when_there_is_room() -> None:
+    """A long absence of the control plane costs detail, neither memory nor counts."""
+    journal = Journal("j", UsageEncoder(), Limits(records=2))
+    journal.note([record("a"), record("b")])
+    assert [one.request_id for one in sealed(journal).records] == ["a", "b"]
+
+    journal.note([record("c")])
+    journal.note([record("d")])
+    assert journal.seal(1.0) is None
+
+    journal.ack(1)
+    batch = sealed(journal)
+    assert not batch.records
+    assert [(part.requests, part.served, part.tokens.input) for part in batch.sums] == [(2, 2, 10240)]
+    assert batch.sums[0].hour.seconds == STARTED_AT_S // 3600 * 3600
+    journal.ack(2)
+    journal.note([record("e")])
+    assert [one.request_id for one in sealed(journal).records] == ["e"]
+
+
+def test_the_limit_in_bytes_folds_too() -> None:
+    journal = Journal("j", UsageEncoder(), Limits(payload_bytes=100))
+    journal.note([record("a")])
+
+    assert journal.is_full
+
+
+def test_sums_of_models_that_clients_invent_are_bounded() -> None:
+    """A client may ask for any model name; memory must not grow with them."""
+    sums: dict[SumKey, UsageSum] = {}
+    for index in range(50):
+        one = record(str(index))
+        one.attempts[-1].model = f"invented-{index}"
+        fold(sums, one, max_keys=10)
+
+    assert len(sums) == 11
+    assert sum(part.requests for part in sums.values()) == 50
+    assert next(key for key in sums if key.model_used == OTHER_MODEL)
+
+
+# on the wire
+
+
+def test_what_others_made_up_does_not_end_the_reports() -> None:
+    """A provider's token counts and a client's text are theirs; half a surrogate pair is no UTF-8."""
+    odd = record("odd")
+    odd.tokens = Tokens(input=1 << 70, output=-5)
+    odd.session = "\ud800"
+    odd.attempts[-1].model = "\udfff"
+    journal = Journal("j", UsageEncoder(), Limits(records=1))
+
+    journal.note([odd])
+    told = sealed(journal).records[0]
+    journal.note([odd])
+    journal.ack(1)
+    folded = sealed(journal).sums[0]
+
+    assert told.session == "?"
+    for tokens in (told.tokens, folded.tokens):
+        assert (tokens.input, tokens.output) == (MAX_COUNT, 0)
+
+
+def test_a_batch_holds_the_newest_sighting_of_each_key() -> None:
+    journal = Journal("j", UsageEncoder())
+    for at in (1.0, 2.0):
+        journal.sight(RateLimitSighting("p", "k", at, 200, {"retry-after": str(at)}))
+    journal.sight(RateLimitSighting("p", "l", 3.0, 429, {}))
+
+    seen = {one.key_label: one for one in sealed(journal).rate_limits}
+
+    assert seen["k"].headers == {"retry-after": "2.0"}
+    assert seen["l"].status == 429
+
+
+def test_suffixes_add_to_a_batch_without_parsing_it() -> None:
+    """A batch's bytes never change once it has a number; status and another name are appended."""
+    journal = Journal("j", UsageEncoder())
+    journal.note([record("a")] * 500)
+    batch = journal.seal(1.0)
+    assert batch is not None
+
+    suffix = journal_suffix("j.7") + status_suffix(NodeStatus(open_requests=3), 10, 20)
+    request = usage_pb2.ReportUsageRequest.FromString(batch_request(batch.payload, suffix))
+
+    assert (request.batch.journal, request.batch.number, len(request.batch.records)) == ("j.7", 1, 500)
+    assert (request.batch.status.open_requests, request.batch.status.spooled_bytes) == (3, 10)
+    assert journal_of(batch.payload, 1) == "j"
+    assert journal_of(batch.payload, 2) is None
+    assert journal_of(b"\xff", 1) is None
