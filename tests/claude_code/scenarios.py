@@ -9,7 +9,7 @@ from __future__ import annotations
 from claude_code.harness import Scenario
 
 # The first command writes, so that Claude Code runs both in order and the results cannot overtake each other.
-BASH_WRITE = {"name": "Bash", "input": {"command": "ls | tee list.txt", "description": "List the files"}}
+BASH_WRITE = {"name": "Bash", "input": {"command": "tee copy.txt < two.txt", "description": "Copy a file"}}
 BASH_READ = {"name": "Bash", "input": {"command": "cat one.txt", "description": "Print the first file"}}
 READ_TWO = {"name": "Read", "input": {"file_path": "two.txt"}}
 
