@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class LinkPolicy:
     acknowledge_s: float = 10.0  # for a batch
     first_pause_s: float = 0.1
     longest_pause_s: float = 2.0
+    first_wait_s: float = 2.0  # in which a control plane that is starting beside the node is not called away
 
 
 PATIENT = LinkPolicy()
@@ -183,6 +185,7 @@ class _State:
         self._what = what
         self._policy = policy
         self._is_up: bool | None = None
+        self._quiet_until_s = time.monotonic() + policy.first_wait_s
         self._pause_s = policy.first_pause_s
 
     def alive(self, address: ControlAddress) -> None:
@@ -192,6 +195,8 @@ class _State:
             log.info("control_connected", stream=self._what, address=address.target)
 
     def lost(self, reason: str) -> None:
+        if self._is_up is None and time.monotonic() < self._quiet_until_s:
+            return
         if self._is_up is not False:
             self._is_up = False
             log.warning("control_away", stream=self._what, reason=reason)
