@@ -14,6 +14,7 @@
  *   d  delay between these events, in ms; 0 = unpaced        (default 0)
  *   D  the same in microseconds
  *   t  delay before the first byte, in ms                    (default 0)
+ *   l  delay between message_start and the first delta of a paced stream, in ms
  *   s  bytes of text in one delta, at least 22               (default 24)
  *   b  bytes of text in a non-streamed answer                (default 256)
  *   w  events joined in one write when unpaced               (default 1)
@@ -63,7 +64,7 @@ typedef struct conn {
     char *out; size_t out_cap, out_len, out_off;
     int want_out;
     int busy;                       /* a response is under way */
-    int stream, fmt; long n, i, w, cut; int64_t d_ns, next_ns; int started;
+    int stream, fmt; long n, i, w, cut; int64_t d_ns, l_ns, next_ns; int started;
     long s, b, status;
     int hpos;                       /* position in the timer heap, -1 none */
     struct conn *rn, *rp; int in_ring;
@@ -263,7 +264,7 @@ static void pump(conn *c, int64_t now) {  /* the timer fired, or its turn in the
         } else if (!c->stream) put_json(c);
         else put_stream_head(c);
         if (!c->stream) { if (c_flush(c) >= 0) finish(c); return; }
-        if (c->d_ns) { if (c_flush(c) < 0) return; c->next_ns = now; h_push(c); return; }
+        if (c->d_ns) { if (c_flush(c) < 0) return; c->next_ns = now + c->l_ns; h_push(c); return; }
         if (c->w < 2) { int f = c_flush(c); if (f < 0) return; if (f) r_add(c); return; }
     }
     if (c->cut && c->i >= c->cut) { c_flush(c); c_close(c); return; }
@@ -293,6 +294,7 @@ static void spec(conn *c, const char *p, const char *end) {
         p = q;
         switch (k) {
         case 'n': c->n = v; break; case 'd': c->d_ns = v * 1000000LL; break; case 'D': c->d_ns = v * 1000LL; break;
+        case 'l': c->l_ns = v * 1000000LL; break;
         case 't': c->next_ns += v * 1000000LL; break; case 's': c->s = v < 22 ? 22 : v > 65536 ? 65536 : v; break;
         case 'b': c->b = v > (8 << 20) ? 8 << 20 : v; break; case 'w': c->w = v < 1 ? 1 : v; break;
         case 'e': c->status = v; break; case 'k': c->cut = v; break; }
@@ -301,7 +303,7 @@ static void spec(conn *c, const char *p, const char *end) {
 static void handle(conn *c, const char *method, const char *path, size_t path_len, const char *xmock, size_t xmock_len, const char *body, size_t blen) {
     int64_t now = now_ns();
     st_requests++; c->busy = 1; c->started = 0; c->stream = 0;
-    c->n = 16; c->i = 0; c->d_ns = 0; c->s = 24; c->b = 256; c->w = 1; c->cut = 0; c->status = 200; c->next_ns = now; c->fmt = F_ANTHROPIC;
+    c->n = 16; c->i = 0; c->d_ns = c->l_ns = 0; c->s = 24; c->b = 256; c->w = 1; c->cut = 0; c->status = 200; c->next_ns = now; c->fmt = F_ANTHROPIC;
     int messages = memmem(path, path_len, "/messages", 9) != NULL, chat = memmem(path, path_len, "/chat/completions", 17) != NULL;
     if (*method != 'P' || !(messages || chat)) {
         char b[512]; int n;

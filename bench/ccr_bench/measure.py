@@ -30,7 +30,7 @@ class Plan:
     warmup_s: float = 0.4
     retries: int = 1  # of a window in which other programs took more than `max_foreign` of a core
     max_foreign: float = 0.08
-    patience_s: float = 60.0  # in all, for other programs to pause before a window
+    patience_s: float = 60.0  # in all: for other programs to pause, and for measuring again
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,9 @@ class Measurement:
             self._await_quiet()
             tries.append(self._run(target, scenario, self._plan.window_s))
             self._settle(target)
-            if tries[-1]["foreign_cores"] <= self._plan.max_foreign:
+            if tries[-1]["foreign_cores"] <= self._plan.max_foreign or self._patience_s <= 0:
                 break
+            self._patience_s -= self._plan.window_s
         return min(tries, key=lambda result: result["foreign_cores"])
 
     def _run(self, target: Target, scenario: Scenario, window_s: float) -> Result:
