@@ -121,8 +121,9 @@ def locked(state: StateDir) -> Iterator[None]:
         except BlockingIOError as error:
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise CannotStart(f"another ccr-control (pid {owner}) already uses {state.path}") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # the disk is full; who holds the lock is only for a message
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -132,8 +133,7 @@ def token(state: StateDir) -> str:
     """The token for the TCP port: the one on disk, or a new one if there is none that only we could read."""
     path = state.path / "control.token"
     with contextlib.suppress(OSError):
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        if _is_ours_alone(path):
             kept = path.read_text().strip()
             if len(kept) >= 32:
                 return kept
@@ -142,8 +142,22 @@ def token(state: StateDir) -> str:
     return fresh
 
 
+def _is_ours_alone(path: Path) -> bool:
+    """Whether it is a file that nobody else could read or write."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
 def write_private(path: Path, text: str) -> None:
-    """Write a file for this user alone; readers see the old text or the new one, never half. Raises CannotStart."""
+    """Write a file for this user alone; readers see the old text or the new one, never half. Raises CannotStart.
+
+    What is there already is left as it is: so a restart succeeds on a full disk.
+    """
+    if _is_ours_alone(path) and path.read_text(errors="replace") == text:
+        return
     half = path.with_name(f".{path.name}.new")
     try:
         half.unlink(missing_ok=True)
