@@ -138,7 +138,7 @@ class Api:
             caller = self._admit(request)
             self._check_head(request)
             headers = self._headers(request_id, caller)
-            performance = self._routed(request, facts, step, caller, headers, now_s)
+            performance = self._routed(request, step, caller, headers, now_s)
             if index is not None:
                 self.script = self.script.took(index)
         except ApiError as error:  # the step, if there was one, stays for a better request
@@ -206,7 +206,7 @@ class Api:
         return of_scripted_body(answer, request_id, headers)
 
     def _routed(
-        self, request: Request, facts: Facts, step: Step | None, caller: Caller, headers: Headers, now_s: float
+        self, request: Request, step: Step | None, caller: Caller, headers: Headers, now_s: float
     ) -> Performance:
         now = datetime.fromtimestamp(now_s, UTC)
         method, path = request.method, request.path
@@ -225,7 +225,7 @@ class Api:
                 return self._file_call(method, rest, request, headers, now)
             case [_, "v1", "messages" | "models"] | [_, "v1", "messages", "count_tokens"]:
                 raise ApiError(405, "Method Not Allowed")
-        raise ApiError(404, f"Not found: {path}" if facts.path == path else "Not found")
+        raise ApiError(404, f"Not found: {path}")
 
     def _json(self, headers: Headers, value: object) -> Performance:
         return of_body(200, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), headers)

@@ -48,6 +48,12 @@ class Message:
         """A deterministic estimate of the tokens of all blocks."""
         return sum(estimate_tokens(dict(piece.whole)) for piece in self.pieces)
 
+    @property
+    def thinking_tokens(self) -> int:
+        """The part of them that is thinking."""
+        kinds = ("thinking", "redacted_thinking")
+        return sum(estimate_tokens(dict(piece.whole)) for piece in self.pieces if piece.whole.get("type") in kinds)
+
     def usage(self, output_tokens: int) -> dict[str, Any]:
         """The `usage` object of a message."""
         use = self.input_usage
@@ -60,6 +66,7 @@ class Message:
                 "ephemeral_1h_input_tokens": use.written_1h_tokens,
             },
             "output_tokens": output_tokens,
+            "output_tokens_details": {"thinking_tokens": min(output_tokens, self.thinking_tokens)},
             "service_tier": "standard",
             "inference_geo": "not_available",
             **self.usage_changes,
@@ -85,7 +92,7 @@ class Message:
             "stop_reason": None,
             "stop_sequence": None,
             "stop_details": None,
-            "usage": self.usage(1),
+            "usage": self._first_usage(),
         }
         events = [sse("message_start", {"message": start})]
         for index, piece in enumerate(self.pieces):
@@ -104,6 +111,12 @@ class Message:
             usage.pop(only_at_start, None)
         events.append(sse("message_delta", {"delta": stop, "usage": usage, **self._context_management()}))
         return [*events, sse("message_stop", {})]
+
+    def _first_usage(self) -> dict[str, Any]:
+        """What `message_start` knows: the input, and next to nothing of the output."""
+        usage = self.usage(1)
+        usage.pop("output_tokens_details", None)
+        return usage
 
     def _head(self) -> dict[str, Any]:
         return {"model": self.model, "id": self.id, "type": "message", "role": "assistant"}

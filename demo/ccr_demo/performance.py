@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from ccr_demo.compose import PING, sse
 from ccr_demo.errors import ApiError, error_object, type_of
 from ccr_demo.script import Answer
@@ -67,6 +69,7 @@ class Performance:
     closes: bool = False  # the connection, after the last act
 
 
+SSE_HEADERS: Headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 HTML = """<!DOCTYPE html>
 <html lang="en-US"><head><title>api.anthropic.com | {status}: Bad gateway</title></head>
 <body><h1>Error {status}</h1><p>The web server reported a bad gateway error.</p><p>cloudflare</p></body></html>
@@ -85,16 +88,13 @@ def of_error(error: ApiError, request_id: str, headers: Headers) -> Performance:
 
 def of_events(events: Sequence[bytes], answer: Answer, headers: Headers, pace_ms: float) -> Performance:
     """A stream of events, paced, gapped, cut and encoded as the answer says."""
-    acts = _staged(_with_pings(events, answer.ping_every), answer, pace_ms)
-    sse_headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-    return _performed(answer.status, merged(sse_headers + headers, _own_headers(answer)), acts, answer)
+    return of_chunks(_with_pings(events, answer.ping_every), answer, headers, pace_ms)
 
 
 def of_chunks(chunks: Sequence[bytes], answer: Answer, headers: Headers, pace_ms: float) -> Performance:
     """Raw chunks of an SSE answer: nothing is added, nothing merged."""
     acts = _staged(chunks, answer, pace_ms)
-    sse_headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-    return _performed(answer.status, merged(sse_headers + headers, _own_headers(answer)), acts, answer)
+    return _performed(answer.status, merged(SSE_HEADERS + headers, _own_headers(answer)), acts, answer)
 
 
 def of_raw_response(writes: Sequence[bytes], answer: Answer, pace_ms: float) -> Performance:
@@ -125,7 +125,7 @@ def merged(base: Headers, changes: Headers) -> Headers:
 def _scripted_body(answer: Answer, request_id: str) -> tuple[str, bytes]:
     if answer.body is not None:
         return "text/plain; charset=utf-8", answer.body.encode()
-    if answer.json is not None and not _is_unset(answer.json):
+    if answer.json is not msgspec.UNSET:
         return "application/json", json.dumps(answer.json, ensure_ascii=False).encode()
     if answer.html:
         return "text/html; charset=UTF-8", HTML.format(status=answer.status).encode()
@@ -138,10 +138,6 @@ def _scripted_body(answer: Answer, request_id: str) -> tuple[str, bytes]:
         details if isinstance(details, dict) else None,
     )
     return "application/json", error.body(request_id)
-
-
-def _is_unset(value: object) -> bool:
-    return type(value).__name__ == "UnsetType"
 
 
 def _own_headers(answer: Answer) -> Headers:
@@ -200,7 +196,7 @@ def _staged(events: Sequence[bytes], answer: Answer, pace_ms: float) -> list[Act
         if ending is not None:
             return acts + ending
         if count and answer.step:
-            acts.append(AwaitStep(getattr(answer, "id", "")))
+            acts.append(AwaitStep(answer.id))
         if count and delay_s:
             acts.append(Pause(delay_s))
         acts.append(Send(event))

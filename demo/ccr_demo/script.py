@@ -87,7 +87,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gap_s: float = 0
     gap_after_event: int = 1
     ping_every: int = 0  # a further ping after every n events
-    step: bool = False  # before every further event, wait for POST /__demo/step
+    step: bool = False  # before every further event, wait for POST /__demo/step?id=…
+    id: str = ""  # what this waits for; also names the step in the records
 
     # Ends that are none.
     cut_after_event: int | None = None  # 0: after the head; -1: before it
@@ -111,7 +112,6 @@ class Step(Answer, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     when: When = When()
     times: int = 1  # 0: for ever
-    id: str = ""  # names the step for POST /__demo/step and the records
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class CannotInstall(Exception):
 def claude_code() -> Path:
     """The program: `$CCR_CLAUDE_CODE`, or the pinned version, fetched if need be. Raises CannotInstall."""
     if named := os.environ.get("CCR_CLAUDE_CODE"):
+        if not Path(named).is_file():
+            raise CannotInstall(f"CCR_CLAUDE_CODE names {named}, which is no file")
         return Path(named)
     program = CACHE / "claude-code" / VERSION / "claude"
     if not program.exists():

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -239,6 +240,27 @@ async def test_the_program_serves_a_script_until_it_is_told_to_stop(tmp_path: Pa
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_the_program_takes_a_socket_from_its_parent(ask: dict[str, Any]) -> None:
+    """A supervisor binds first, so that a restart loses no connection."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ccr_demo", "--listen-fd", str(bound.fileno()), "--quiet", "--pace", "0"),
+            pass_fds=[bound.fileno()],
+        )
+        try:
+            async with (
+                asyncio.timeout(20),
+                aiohttp.ClientSession() as session,  # the kernel keeps the connection until somebody accepts it
+                session.post(
+                    f"http://127.0.0.1:{bound.getsockname()[1]}/v1/messages", json=ask, headers=HEADERS
+                ) as response,
+            ):
+                assert response.status == 200
+        finally:
+            process.terminate()
+            assert await process.wait() == 0
 
 
 async def test_the_program_says_why_it_cannot_start(demo: DemoServer) -> None:
