@@ -13,6 +13,7 @@ import ctypes
 import gc
 import os
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -24,7 +25,7 @@ from typing import cast
 
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.shell.control_link import ControlAddress, control_address
-from ccr_data.shell.http_server import Server
+from ccr_data.shell.http_server import BACKLOG, Server
 from ccr_data.shell.logs import Log, LogOutput, logging_to
 from ccr_data.shell.node_dir import NodeDir, make_private
 from ccr_data.shell.relay import Relay
@@ -35,7 +36,7 @@ from ccr_data.shell.watch import follow_snapshots
 
 EXIT_USAGE = 2
 EXIT_CANNOT_LISTEN = 69
-BACKLOG = 4096
+RESERVED_DESCRIPTORS = 48  # for logs, the control plane, the disk, and a few more than that
 FLUSH_TIMEOUT_S = 1.0
 FIRST_SNAPSHOT_S = 5.0  # without one clients wait for this long at the door; only then they are turned away
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -119,6 +120,18 @@ def keep_big_blocks() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
+def max_connections() -> int:
+    """How many clients this process may serve at a time; each may need a second descriptor, to its provider.
+
+    Takes all the descriptors that the process may have: the usual soft limit is for programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(1, (soft - RESERVED_DESCRIPTORS) // 2) if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
 async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutput) -> int:
     """Serve until a signal ends it; returns the exit code."""
     directory = NodeDir(options.state_dir, options.node_name)
@@ -145,7 +158,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
         status=status,
     )
     relay = Relay(store, reporter)
-    server = Server(relay)
+    server = Server(relay, max_connections())
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
         following = [

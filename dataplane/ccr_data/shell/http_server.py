@@ -19,6 +19,7 @@ from ccr_data.core.errors import BadRequest, BodyTooLarge, HeadTooLarge, Request
 from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, parse_request_head
 from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
+from ccr_data.shell.logs import Log
 from ccr_data.shell.relay import Relay
 
 MAX_HEAD_BYTES = 128 << 10
@@ -27,9 +28,14 @@ KEEP_ALIVE_S = 300.0
 DEFAULT_READ_TIMEOUT_S = 60.0
 SWEEP_INTERVAL_S = 0.25
 WRITE_HIGH_WATER_BYTES = 256 << 10
+BACKLOG = 4096
+FULL_IDLE_S = 5.0  # with too many clients, who asked nothing for so long makes room
+FULL_SAID_EVERY_S = 10.0
 DRAIN_IDLE_S = 1.0  # a client may be sending right now on a connection that was in use a moment ago
 DRAINED_BODY_BYTES = 4 << 20  # of a refused request; a client that is still sending would not read the answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+log = Log("http")
 
 
 class Reading(enum.Enum):
@@ -91,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
-        self._server.connections.add(self)
+        self._server.came(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the loop's interface)
         """Called by the loop: the client is gone, and so is what it asked for."""
@@ -355,12 +361,15 @@ class ClientConnection(asyncio.Protocol):
 class Server:
     """The listening side of a node."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, max_connections: int) -> None:
         self.relay = relay
+        self.max_connections = max_connections
         self.memory = LineMemory(of_request=True)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
-        self._server: asyncio.Server | None = None
+        self._sock: socket.socket | None = None
+        self._door: asyncio.Server | None = None  # None: closed, new clients wait in the kernel's queue
+        self._full_said_s = float("-inf")
 
     def read_timeout_s(self) -> float:
         """How long a client may take for each part of its request."""
@@ -368,9 +377,39 @@ class Server:
         return snapshot.relay.read_timeout_s if snapshot is not None else DEFAULT_READ_TIMEOUT_S
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from a bound socket. Raises OSError."""
+        """Accept connections from a bound socket, up to `max_connections` at a time. Raises OSError."""
+        self._sock = sock
+        await self._open_door(sock)
+
+    async def _open_door(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=4096)
+        self._door = await loop.create_server(lambda: ClientConnection(self), sock=sock.dup(), backlog=BACKLOG)
+
+    def came(self, connection: ClientConnection) -> None:
+        """A client has connected. When there are too many, the next ones wait, or another worker takes them.
+
+        Without that the event loop would accept and drop them as soon as descriptors run out.
+        """
+        self.connections.add(connection)
+        if len(self.connections) < self.max_connections or self._door is None:
+            return
+        self._door.close()
+        self._door = None
+        now_s = perf_counter()
+        if now_s - self._full_said_s > FULL_SAID_EVERY_S:
+            self._full_said_s = now_s
+            log.warning(
+                "connections_full",
+                connections=len(self.connections),
+                consequence="further clients wait until others leave; allow more open files, or more workers",
+            )
+
+    async def _make_room(self, sock: socket.socket, now_s: float) -> None:
+        """While full: hang up on who is idle, and let others in as soon as there is room."""
+        for connection in tuple(self.connections):
+            connection.close_if_idle(now_s - FULL_IDLE_S)
+        if len(self.connections) <= self.max_connections * 0.9:
+            await self._open_door(sock)
 
     async def sweep_forever(self) -> None:
         """Look after deadlines until cancelled."""
@@ -380,6 +419,8 @@ class Server:
             self.relay.sweep(now_s)
             for connection in tuple(self.connections):
                 connection.sweep(now_s)
+            if self._door is None and self._sock is not None and not self.is_draining:
+                await self._make_room(self._sock, now_s)
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop accepting, let requests finish, then hang up. Whether all of them finished in time.
@@ -388,8 +429,10 @@ class Server:
         answer that it is the last, and only who has been idle for a while is hung up on.
         """
         self.is_draining = True
-        if self._server is not None:
-            self._server.close()
+        if self._door is not None:
+            self._door.close()
+        if self._sock is not None:
+            self._sock.close()
         try:
             async with asyncio.timeout(timeout_s):
                 while self.relay.exchanges or self.connections:
