@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 
 from ccr_demo.errors import ScriptInvalid
-from ccr_demo.server import DemoServer, read_script_text
+from ccr_demo.script import read_script_text
+from ccr_demo.server import DemoServer
 
 READABLE_PACE_MS = 20.0
 

@@ -6,12 +6,10 @@ time is an argument. Order of the checks is the API's: size, credentials, script
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 from ccr_demo.batches import Batches
 from ccr_demo.catalogue import Catalogue, Model, page
@@ -34,7 +32,8 @@ from ccr_demo.performance import (
     of_scripted_body,
 )
 from ccr_demo.prompt_cache import InputUsage, PromptCache, count_input_tokens, read_prompt
-from ccr_demo.script import Answer, Facts, Script, Step
+from ccr_demo.request import Request, facts_of, json_or_nothing, read_json
+from ccr_demo.script import Answer, Script, Step
 from ccr_demo.settings import Settings
 from ccr_demo.signatures import Binding, check_thinking, prefix_of
 from ccr_demo.validation import check_common, check_conversation, check_message_request, readable_part
@@ -43,32 +42,6 @@ API_VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
 MAX_BODY_BYTES: Mapping[str, int] = {"/v1/files": 500 * 1024 * 1024, "/v1/messages/batches": 256 * 1024 * 1024}
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as it came."""
-
-    method: str
-    target: str  # path and query, undecoded
-    headers: tuple[tuple[bytes, bytes], ...]  # in order, in their own case
-    body: bytes
-    base_url: str  # scheme and host that the client asked
-
-    @property
-    def path(self) -> str:
-        """The path without the query."""
-        return unquote(self.target.partition("?")[0])
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query; the last of several values."""
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name, in any case."""
-        wanted = name.lower().encode()
-        return next((value.decode("latin-1") for key, value in self.headers if key.lower() == wanted), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +101,7 @@ class Api:
         try:
             if request.path in ("/", "/api/hello", "/health") and request.method in ("HEAD", "GET"):
                 return of_body(200, b"", self._headers(request_id, None)), ""
-            facts = _facts(request)
+            facts = facts_of(request)
             self.script = self.script.counted(request.path)
             index = self.script.find(facts)
             step = self.script.steps[index] if index is not None else None
@@ -192,7 +165,7 @@ class Api:
         """A step that is no message: played whatever the request says, credentials included."""
         caller = None if step.status == 401 else Caller(self.settings.organization)
         headers = self._headers(request_id, caller)
-        return self._unusual(step, _json_or_nothing(request), request_id, headers)
+        return self._unusual(step, json_or_nothing(request), request_id, headers)
 
     def _unusual(self, answer: Answer, body: Json, request_id: str, headers: Headers) -> Performance:
         if answer.raw_response is not None:
@@ -233,7 +206,7 @@ class Api:
     def _messages(
         self, request: Request, step: Step | None, caller: Caller, headers: Headers, now_s: float
     ) -> Performance:
-        body = _read_json(request) if self.settings.validate else readable_part(_json_or_nothing(request))
+        body = read_json(request) if self.settings.validate else readable_part(json_or_nothing(request))
         model = self._check(body, request, caller)
         answer: Answer | None = step or self._directed(body)
         if answer is not None and not answer.is_message:
@@ -291,7 +264,7 @@ class Api:
         return lambda blocks_before: prefix_of(body, body.get("messages") or [], blocks_before)
 
     def _count_tokens(self, request: Request) -> Json:
-        body = _read_json(request)
+        body = read_json(request)
         fields = check_common(body)
         if self.settings.validate:
             model = self._catalogue.for_request(fields["model"])
@@ -312,7 +285,7 @@ class Api:
         batches, base_url = self._batches, request.base_url
         match [method, *rest]:
             case ["POST"]:
-                batch = batches.create(_read_json(request), self._mint.new("batch"), now)
+                batch = batches.create(read_json(request), self._mint.new("batch"), now)
                 return self._json(headers, batch.as_json(base_url))
             case ["GET"]:
                 return self._json(headers, batches.page(request.query, base_url))
@@ -357,42 +330,3 @@ def _check_version(version: str | None) -> None:
         raise ApiError(400, "anthropic-version: header is required")
     if version not in API_VERSIONS:
         raise ApiError(400, f'anthropic-version: "{version}" is not a valid version')
-
-
-def _facts(request: Request) -> Facts:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
-    return Facts(request.method, request.path, headers, request.body, _json_or_nothing(request))
-
-
-def _json_or_nothing(request: Request) -> Json:
-    try:
-        return _read_json(request)
-    except ApiError:
-        return {}
-
-
-def _read_json(request: Request) -> Json:
-    """The body as an object. Raises ApiError (400)."""
-    try:
-        value = json.loads(_decoded_body(request))
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"The request body is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, "Input should be a valid dictionary")
-    return value
-
-
-def _decoded_body(request: Request) -> bytes:
-    coding = (request.header("content-encoding") or "identity").lower()
-    if coding == "identity":
-        return request.body
-    if coding not in ("gzip", "deflate"):
-        raise ApiError(
-            400,
-            f"Content-Encoding {coding} is not supported",
-            details={"error_code": "request_body_encoding_unsupported"},
-        )
-    try:
-        return zlib.decompress(request.body, wbits=47)
-    except zlib.error as error:
-        raise ApiError(400, f"The request body could not be decoded: {error}") from None

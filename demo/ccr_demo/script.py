@@ -26,6 +26,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
+import yaml
 
 from ccr_demo.errors import ScriptInvalid
 
@@ -195,7 +196,17 @@ def read_steps(value: object) -> tuple[Step, ...]:
         value = value["steps"]
     if isinstance(value, dict):
         value = [value]
+    if isinstance(value, list) and all(isinstance(each, Step) for each in value):
+        return tuple(value)
     try:
         return tuple(msgspec.convert(value, list[Step]))
     except msgspec.ValidationError as error:
         raise ScriptInvalid(f"script: {error}; see the docstring of ccr_demo.script for the fields") from None
+
+
+def read_script_text(text: str) -> Any:
+    """A script or settings as JSON or YAML. Raises ScriptInvalid."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ScriptInvalid(f"neither JSON nor YAML: {error}") from None

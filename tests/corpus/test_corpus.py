@@ -7,7 +7,8 @@ import platform
 import re
 
 import pytest
-from ccr_demo.api import Api, Request
+from ccr_demo.api import Api
+from ccr_demo.request import Request
 from ccr_demo.script import Script
 from ccr_demo.settings import Settings
 

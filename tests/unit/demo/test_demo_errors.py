@@ -8,7 +8,8 @@ import aiohttp
 import anthropic
 import pytest
 from ccr_demo import DemoServer, Settings
-from ccr_demo.api import Api, Request
+from ccr_demo.api import Api
+from ccr_demo.request import Request
 from ccr_demo.script import Script
 from hypothesis import given
 from hypothesis import strategies as st
