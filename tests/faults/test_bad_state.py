@@ -224,15 +224,3 @@ def test_a_start_on_a_read_only_directory_is_refused_in_one_line(tmp_path: Path,
         lines = (tmp_path / "serve.log").read_text().splitlines()
         assert len(lines) == 1
         assert "Read-only file system" in lines[0]
-
-
-def test_a_directory_that_becomes_read_only_ends_nothing(tmp_path: Path, upstream: SteadyUpstream) -> None:
-    """As file systems do when their disk fails."""
-    text = config(provider("steady", upstream.url))
-    with small_disk(tmp_path / "disk") as disk, relaying(tmp_path, text, "--state-dir", str(disk)) as relay:
-        relay.state = disk
-        until(lambda: status(relay)["exit_code"] == 0, "all is well")
-        done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=False, capture_output=True)
-        if done.returncode:  # files are open for writing: make the writes fail in another way
-            pytest.skip(f"a file system in use cannot be made read-only here: {done.stderr.decode().strip()}")
-        serves(relay, upstream)

@@ -125,7 +125,7 @@ def test_nothing_is_lost_when_nothing_was_in_hand(tmp_path: Path, upstream: Stea
                     until(lambda: spooled(relay) > 0, "usage is kept on disk")
             load.check()
             calls += load.calls
-            until(lambda: counted(relay) + spooled(relay) >= len(calls), "every record is told or on disk")
+            until(lambda: counted(relay) + spooled(relay) >= len(calls), "every record is told or on disk")  # noqa: B023
             starts = len(relay.events("node_ready"))
             for worker in ("worker-0", "worker-1"):
                 os.kill(relay.pids(worker)[-1], signal.SIGKILL)
