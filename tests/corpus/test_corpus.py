@@ -30,7 +30,8 @@ def test_it_is_whole(request_: RecordedRequest) -> None:
 def test_it_says_nothing_about_where_it_was_recorded(request_: RecordedRequest) -> None:
     text = (request_.body.decode() + str(request_.headers)).replace("/tmp/claude-code-corpus/home", "~")
 
-    assert not re.search(r"/work/|/root\b|\.pyenv|/home/", text)
+    assert not re.search(r"/root\b|/home/|\.venv|\.pyenv", text)
+    assert set(re.findall(r"working directory: (/\w+/[\w-]+)", text)) <= {"/tmp/claude-code-corpus"}
     assert set(re.findall(r"OS Version: Linux ([\w.]+)", text)) <= {"6.1.0"}
     assert len(platform.node()) < 4 or platform.node() not in text
 
