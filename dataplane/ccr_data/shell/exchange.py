@@ -328,12 +328,15 @@ class Exchange:
         return held
 
     def _relay_piece(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
+        """Pass a piece on; look at it only after that."""
+        out = self._out
         if self._passing is VERBATIM:
-            self._out.append(data)
+            out.append(data)
         else:
             for start, end in ranges:
                 payload = data[start:end]
-                self._out.append(chunk(payload) if self._passing is RECHUNKED else payload)
+                out.append(chunk(payload) if self._passing is RECHUNKED else payload)
+        self.flush()
         tap = self._tap
         for start, end in ranges:
             self._answer_size += end - start

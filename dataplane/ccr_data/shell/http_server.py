@@ -21,6 +21,7 @@ from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log
 from ccr_data.shell.relay import Relay
+from ccr_data.shell.write_now import descriptor_of, write_now
 
 MAX_HEAD_BYTES = 128 << 10
 MAX_WAITING_BYTES = 64 << 10  # of requests that came before their turn
@@ -57,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_deadline_s",
+        "_descriptor",
         "_exchange",
         "_head",
         "_is_last",
@@ -76,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._reading: Reading = HEAD
         self._buffer = b""  # of an incomplete head
         self._head: RequestHead | None = None
@@ -96,12 +99,14 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
+        self._descriptor = descriptor_of(self._transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self._server.came(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the loop's interface)
         """Called by the loop: the client is gone, and so is what it asked for."""
         self._server.connections.discard(self)
+        self._transport = None
         exchange, self._exchange = self._exchange, None
         self._reading = REFUSED
         self._parts = []
@@ -291,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
         """Send bytes of an answer. Nothing happens if the client has gone."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            transport.write(data)
+            write_now(transport, self._descriptor, data)
 
     def exchange_ended(self, *, closes: bool, aborts: bool) -> None:
         """The answer is complete, or with `aborts` never will be: the next request may come."""
