@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def generated() -> list[bytes]:
 
 def recorded() -> list[bytes]:
     """Bodies that Claude Code really sent."""
-    return [path.read_bytes() for path in sorted(CORPUS.glob("*.body"))]
+    bodies = [gzip.decompress(path.read_bytes()) for path in sorted(CORPUS.glob("*.body.gz"))]
+    return [body for body in bodies if body]
 
 
 @pytest.mark.clause("request.body")

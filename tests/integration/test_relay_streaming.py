@@ -168,8 +168,6 @@ WHOLE = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in EVENTS)
 @pytest.mark.parametrize("cut", sorted({*range(1, len(WHOLE) - 40, 61), *range(300, 330)}))
 def test_a_stream_that_breaks_ends_in_a_proper_error_event(relay: Relay, upstream: RawUpstream, cut: int) -> None:
     """Wherever the provider breaks off, the client gets whole chunks and, last, an error event; or a broken connection."""
-    if upstream.url.startswith("https") and cut % 2:
-        pytest.skip("every other cut is enough with TLS")
 
     def answer(request: Request, wire: Wire) -> None:
         wire.begin_stream()
@@ -218,10 +216,7 @@ def test_usage_is_read_from_the_stream(relay: Relay, upstream: RawUpstream) -> N
     until(lambda: records(relay) and records(relay)[-1]["outcome"] == "served", "the record")
     record = records(relay)[-1]
 
-    assert (
-        record["tokens"] == {"input": 7, "output": 9}
-        or {"input": 7, "output": 9}.items() <= dict(record["tokens"]).items()
-    )  # type: ignore[call-overload]
+    assert (record["input_tokens"], record["output_tokens"], record["streamed"]) == (7, 9, True)
 
 
 def _resident_bytes(pid: int) -> int:
