@@ -63,6 +63,7 @@ class Reporter:
         self._spool = Spool(directory, journal, max_spool_bytes)
         self._own_lane = OwnLane(self._journal, self._spool, status)
         self._delivery = Delivery(node, [self._own_lane], policy)
+        self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
         self._is_disk_broken = False
 
@@ -144,6 +145,7 @@ class Reporter:
         is_status_due = self._delivery.is_talking and self._own_lane.is_status_due(STATUS_EVERY_S)
         if self._journal.seal(time.monotonic(), even_if_empty=is_status_due) is not None:
             self._delivery.has_news()
+            self._sealed.set()
 
     async def _adopt_orphans(self) -> None:
         for orphan in await asyncio.to_thread(adopt_orphans, self._directory):
@@ -151,7 +153,12 @@ class Reporter:
 
     async def _keep_spooled(self) -> None:
         while True:
-            await asyncio.sleep(SPOOL_RETRY_S if self._is_disk_broken else SPOOL_EVERY_S)
+            if self._is_disk_broken:
+                await asyncio.sleep(SPOOL_RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SPOOL_EVERY_S):
+                    await self._sealed.wait()  # while cut off a batch is on disk at once
+            self._sealed.clear()
             if self._journal.is_spool_spent or self._journal.is_cut_off(time.monotonic()):
                 async with self._disk:
                     await self._spool_once()
