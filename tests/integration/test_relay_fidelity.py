@@ -25,7 +25,7 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture(scope="module")
 def relay(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    plain = provider("plain", upstream.url)
+    plain = provider("plain", upstream.url, serves=["*"])
     mapped = provider("mapped", f"{upstream.url}/prefix/anthropic", model_mapping={"claude-asked*": "model-used"})
     routes = [{"match": {"model": "claude-asked*"}, "to": [{"provider": "mapped"}]}]
     text = config(plain, mapped, routing={"routes": routes})

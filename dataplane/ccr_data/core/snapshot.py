@@ -247,22 +247,28 @@ class Snapshot:
 
 
 def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
-    """The first route that fits the model, and its candidates that are enabled and serve it."""
+    """The first route that fits the model, and its candidates that are enabled and serve it.
+
+    Where only one candidate is enabled there is nothing to choose: it gets also names that it is not known to serve, and says
+    itself what it makes of them.
+    """
     route = next(route for route in snapshot.routes if not route.models or fits_any(route.models, model))
-    choices = []
-    for candidate in route.candidates:
-        provider = snapshot.providers[candidate.provider]
-        if not provider.is_enabled or (candidate.only_served and not provider.does_serve(model)):
-            continue
-        own_name = candidate.model or provider.own_name(model)
-        rename = own_name if own_name != model else None
-        targets = tuple(target(provider, key, rename) for key in provider.keys)
-        if not provider.keys and provider.auth_style is AuthStyle.NONE:
-            targets = (target(provider, None, rename),)
-        own_token = target(provider, None, rename) if provider.accepts_subscription else None
-        choices.append(Choice(provider, candidate.weight, candidate.priority, targets, own_token))
+    enabled = [candidate for candidate in route.candidates if snapshot.providers[candidate.provider].is_enabled]
+    serving = [one for one in enabled if not one.only_served or snapshot.providers[one.provider].does_serve(model)]
+    choices = tuple(_choice(snapshot, one, model) for one in (enabled if len(enabled) == 1 else serving))
     only = choices[0].targets[0] if len(choices) == 1 and len(choices[0].targets) == 1 else None
-    return RoutedModel(route, tuple(choices), only, all(choice.provider.traits.documents for choice in choices))
+    return RoutedModel(route, choices, only, all(choice.provider.traits.documents for choice in choices))
+
+
+def _choice(snapshot: Snapshot, candidate: Candidate, model: str) -> Choice:
+    provider = snapshot.providers[candidate.provider]
+    own_name = candidate.model or provider.own_name(model)
+    rename = own_name if own_name != model else None
+    targets = tuple(target(provider, key, rename) for key in provider.keys)
+    if not provider.keys and provider.auth_style is AuthStyle.NONE:
+        targets = (target(provider, None, rename),)
+    own_token = target(provider, None, rename) if provider.accepts_subscription else None
+    return Choice(provider, candidate.weight, candidate.priority, targets, own_token)
 
 
 def target(provider: Provider, key: Key | None, model: str | None) -> Target:

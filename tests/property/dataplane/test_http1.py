@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 
 import httptools
@@ -101,18 +102,14 @@ def test_what_passes_here_passes_in_llhttp_with_the_same_headers(head: bytes) ->
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_request_head_are_refused_or_parsed(head: bytes) -> None:
     """Nothing but BadRequest ever comes out of hostile input."""
-    try:
+    with contextlib.suppress(BadRequest):
         parse_request_head(head, LineMemory(of_request=True))
-    except BadRequest:
-        pass
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_as_an_answer_head_are_refused_or_parsed(head: bytes) -> None:
-    try:
+    with contextlib.suppress(UpstreamBroken):
         parse_answer_head(b"HTTP/1.1 200 OK\r\n" + head, LineMemory(of_request=False))
-    except UpstreamBroken:
-        pass
 
 
 @pytest.mark.parametrize(
