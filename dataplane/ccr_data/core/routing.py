@@ -7,7 +7,7 @@ cooling down is only put behind what is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -55,6 +55,9 @@ class Cooldowns:
     def __init__(self) -> None:
         self._until: dict[tuple[str, str], float] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
     def note(self, target: Target, reason: Reason, until_s: float) -> None:
         """Pass the target over until then; its whole provider, where another key would not help."""
         key = (target.provider.name, "" if reason.is_of_provider else target.label or "-")
@@ -83,44 +86,60 @@ class Cooldowns:
         return True
 
 
+@dataclass(slots=True)
+class NodeState:
+    """What a node knows between requests that decides about the next one. Outlives snapshots."""
+
+    turns: Turns = field(default_factory=Turns)
+    cooldowns: Cooldowns = field(default_factory=Cooldowns)
+
+
+class Plan(msgspec.Struct, gc=False):
+    """Where a request may go, and why it goes nowhere else."""
+
+    targets: list[Target]  # best first
+    passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
+
+
 def plan(
-    routed: RoutedModel,
-    model: str,
-    needs: Needs,
-    pin: Pin | None,
-    turns: Turns,
-    cooldowns: Cooldowns,
-    now_s: float,
-    roll: Roll,
-) -> list[Target]:
-    """The targets to try, best first. Raises NoSuchModel, or NotSupported if none has what the request needs."""
+    routed: RoutedModel, model: str, needs: Needs, pin: Pin | None, node: NodeState, now_s: float, roll: Roll
+) -> Plan:
+    """The targets to try. Raises NoSuchModel, or NotSupported if none has what the request needs."""
     if routed.only_target is not None and not needs.own_token and not needs.count_tokens:
-        return [routed.only_target]
+        return Plan([routed.only_target], [])
     if not routed.choices:
         raise NoSuchModel(f"model: {model} is not served by any enabled provider of this relay")
-    able = list(_able(routed.choices, needs))
+    passed_over: list[tuple[str, str]] = []
+    able = [choice for choice in routed.choices if _is_able(choice, routed, needs, passed_over)]
     if not able:
         raise NotSupported(_lacking(model, needs))
-    ordered = _ordered(routed, able, turns, roll)
-    targets = [target for choice in ordered for target in _targets(choice, needs, roll)]
-    targets.sort(key=lambda target: (cooldowns.is_cooling(target, now_s), _is_unpinned(target, pin)))
-    return targets
+    targets = [
+        target for choice in _ordered(routed, able, node.turns, roll) for target in _targets(choice, needs, roll)
+    ]
+    if pin is not None:
+        targets.sort(key=lambda target: _is_unpinned(target, pin))
+    if node.cooldowns:
+        cooling = [target for target in targets if node.cooldowns.is_cooling(target, now_s)]
+        passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
+        targets = [target for target in targets if target not in cooling] + cooling
+    return Plan(targets, passed_over)
 
 
-def _able(choices: Sequence[Choice], needs: Needs) -> Iterator[Choice]:
-    """Choices that can serve the request. Documents are a wish: a provider that drops them is better than none."""
-    reads_documents = any(choice.provider.traits.documents for choice in choices)
-    for choice in choices:
-        traits = choice.provider.traits
-        if needs.count_tokens and not traits.count_tokens:
-            continue
-        if needs.documents and reads_documents and not traits.documents:
-            continue
-        if needs.own_token and choice.subscription_target is None:
-            continue
-        if not needs.own_token and not choice.targets:
-            continue
-        yield choice
+def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: list[tuple[str, str]]) -> bool:
+    """Whether a choice can serve the request. Documents are a wish: a provider that drops them is better than none."""
+    traits = choice.provider.traits
+    why = ""
+    if needs.count_tokens and not traits.count_tokens:
+        why = "cannot count tokens"
+    elif needs.documents and not traits.documents and any(one.provider.traits.documents for one in routed.choices):
+        why = "does not read documents"
+    elif needs.own_token and choice.subscription_target is None:
+        why = "takes no subscription token"
+    elif not needs.own_token and not choice.targets:
+        why = "has no key"
+    if why:
+        passed_over.append((choice.provider.name, why))
+    return not why
 
 
 def _lacking(model: str, needs: Needs) -> str:
@@ -131,8 +150,8 @@ def _lacking(model: str, needs: Needs) -> str:
     return f"no provider for {model} has a key of the relay's; it is open to claude.ai subscription tokens only"
 
 
-def _is_unpinned(target: Target, pin: Pin | None) -> bool:
-    return pin is not None and (target.provider.name, target.label) != (pin.provider, pin.key_label)
+def _is_unpinned(target: Target, pin: Pin) -> bool:
+    return target.provider.name != pin.provider or target.label != pin.key_label
 
 
 def _targets(choice: Choice, needs: Needs, roll: Roll) -> list[Target]:

@@ -26,7 +26,7 @@ from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pins
 from ccr_data.core.records import Endpoint, Outcome, RateLimitSighting, Reason, Record
-from ccr_data.core.routing import Cooldowns, Needs, Turns, plan
+from ccr_data.core.routing import Needs, NodeState, plan
 from ccr_data.core.snapshot import AuthStyle, ProviderType, Snapshot, Target, target
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.exchange import Exchange
@@ -69,8 +69,7 @@ class Relay:
         self.reporter = reporter
         self.pool = Pool()
         self.pins = Pins()
-        self.turns = Turns()
-        self.cooldowns = Cooldowns()
+        self.node = NodeState()
         self.exchanges: set[Exchange] = set()
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
@@ -183,7 +182,7 @@ class Relay:
                 pin = None
                 if snapshot.relay.has_session_affinity and record.session:
                     pin = self.pins.of(_pin_key(record), self.clock_s)
-                targets = plan(routed, peeked.model, needs, pin, self.turns, self.cooldowns, self.clock_s, self._roll)
+                targets = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll).targets
         except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
@@ -242,13 +241,13 @@ class Relay:
             if retry_after.isdigit():
                 cooldown_s = min(float(retry_after[:6]), MAX_COOLDOWN_S)
         if cooldown_s > 0:
-            self.cooldowns.note(failed, reason, now_s + cooldown_s)
+            self.node.cooldowns.note(failed, reason, now_s + cooldown_s)
 
     def exchange_over(self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None) -> None:
         """An exchange has ended; its record is final."""
         self.exchanges.discard(exchange)
         if record.outcome is SERVED:
-            self.cooldowns.clear(last)
+            self.node.cooldowns.clear(last)
             if record.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
                 self.pins.put(_pin_key(record), last.provider.name, last.label, self.clock_s)
         self.reporter.note(record)

@@ -10,7 +10,7 @@ from ccr_data.core.errors import NoSuchModel, NotSupported
 from ccr_data.core.patterns import best_fit, fits
 from ccr_data.core.pins import Pin, Pins
 from ccr_data.core.records import Reason
-from ccr_data.core.routing import Cooldowns, Needs, Turns, after_failure, plan
+from ccr_data.core.routing import Needs, NodeState, after_failure, plan
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
@@ -66,15 +66,15 @@ class Node:
 
     def __init__(self, of: Snapshot, seed: int = 1) -> None:
         self.snapshot = of
-        self.turns = Turns()
-        self.cooldowns = Cooldowns()
+        self.state = NodeState()
+        self.cooldowns = self.state.cooldowns
         self.roll = random.Random(seed).random
 
     def plan(
         self, needs: Needs = NOTHING_SPECIAL, pin: Pin | None = None, model: str = "m", now_s: float = 0.0
     ) -> list[Target]:
         routed = self.snapshot.routed(model)
-        return plan(routed, model, needs, pin, self.turns, self.cooldowns, now_s, self.roll)
+        return plan(routed, model, needs, pin, self.state, now_s, self.roll).targets
 
     def firsts(self, count: int) -> Counter[str]:
         return Counter(self.plan()[0].provider.name for _ in range(count))
