@@ -114,8 +114,8 @@ def test_what_it_kept_on_disk_is_delivered_by_its_successor(tmp_path: Path, upst
             on_disk = spool_files(relay)
             assert len(on_disk) == 1
             assert on_disk[0].stat().st_mode & 0o077 == 0
-            os.kill(relay.pids("worker-0")[-1], signal.SIGKILL)
             killed_s = time.monotonic()
+            os.kill(relay.pids("worker-0")[-1], signal.SIGKILL)
             dead = on_disk[0]
             kept = spooled(relay) if spool_files(relay) == [dead] else -1
             before = counted(relay)
