@@ -244,3 +244,17 @@ def test_what_may_pass_is_tried_again_and_what_cannot_is_given_up() -> None:
 
 def test_half_a_million_absurd_batches_fit_into_the_ledger() -> None:
     assert MAX_COUNTER * 500_000 < 2**63
+
+
+async def test_whoever_went_away_during_the_transaction_still_has_it_counted(tmp_path: Path) -> None:
+    """The node sends it again and the ledger knows it: this is the statistics' only chance."""
+    tables, told = FakeTables(), list[str]()
+    tables.may_count.clear()
+    async with store_of(tables, tmp_path) as store:
+        gone = asyncio.create_task(store.count(one(1), lambda: told.append("counted")))
+        await until(lambda: tables.tries == 1, "the transaction has begun")
+        gone.cancel()
+        await asyncio.wait([gone])
+        tables.may_count.set()
+        await until(lambda: told, "it is told")
+    assert told == ["counted"]
