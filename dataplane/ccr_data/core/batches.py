@@ -153,10 +153,11 @@ class Waiting(Generic[_Item]):
         return next(((one, item) for one, item in self._items.items() if one > number), None)
 
     def ack(self, number: int) -> list[_Item]:
-        """All up to `number` are kept by the control plane; returns those that waited. Odd numbers change nothing."""
-        if not self.acknowledged < number <= self._last:
-            return []
-        self.acknowledged = number
+        """All up to `number` are kept by the control plane; returns those that waited.
+
+        A dead process may have delivered more than it left on disk, so that `number` may be beyond all of them.
+        """
+        self.acknowledged = max(self.acknowledged, number)
         done: list[_Item] = []
         while self._items:
             first = next(iter(self._items))
@@ -173,7 +174,9 @@ class Waiting(Generic[_Item]):
         """
         first = next(iter(self._items), self._last + 1)
         if first <= expected <= self._last + 1:
-            return self.ack(expected - 1)
+            kept = self.ack(expected - 1)
+            self.acknowledged = expected - 1
+            return kept
         self.sent_as = f"{self.sent_as}.{expected}"
         return []
 
@@ -264,8 +267,9 @@ class Journal:
     # --- what the control plane says --------------------------------------------------------------------------------
 
     def ack(self, number: int) -> None:
-        """All batches up to `number` are kept by the control plane."""
-        self._forget(self.waiting.ack(number))
+        """All batches up to `number` are kept by the control plane. A number that was never sealed is not believed."""
+        if number < self._next:
+            self._forget(self.waiting.ack(number))
 
     def resume_at(self, expected: int) -> None:
         """The control plane named the number that it expects next."""

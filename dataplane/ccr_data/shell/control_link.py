@@ -135,10 +135,14 @@ async def write(call: Stream, message: bytes, within_s: float) -> None:
 
 def _raise_unless_cancelled() -> NoReturn:
     """grpc.aio raises CancelledError also when the other side cancels; only the loop's own may end a task."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _is_cancelled():
         raise asyncio.CancelledError
     raise LinkLost("the control plane cancelled the stream") from None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def stay_connected(
@@ -158,6 +162,8 @@ async def stay_connected(
             except* Exception:  # a mistake of ours must not end the node, nor spin
                 log.exception("control_link_failed", stream=what)
                 state.lost("internal error")
+        if _is_cancelled():  # a task group that fails in the same moment keeps it to itself (until Python 3.13)
+            raise asyncio.CancelledError
         await asyncio.sleep(state.next_pause_s())
 
 

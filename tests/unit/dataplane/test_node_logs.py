@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from ccr_data.core.records import AttemptRecord, Outcome, Reason, Record
+from ccr_data.core.records import AttemptRecord, Outcome, Reason
 from ccr_data.shell.logs import LineWriter, Log, LogFormat, logging_to, masked, stderr_write, whole_lines, word
 from ccr_data.shell.request_log import RequestLog, json_lines, text_line
 from support.node_values import record
@@ -302,7 +302,7 @@ def test_a_closed_stderr_is_no_reason_to_fail() -> None:
     stderr_write(writing)(b"line\n")
 
 
-def test_attempts_without_a_model_are_told(log_one: Record | None = None) -> None:
+def test_attempts_without_a_model_are_told() -> None:
     """Batches and files have none."""
     one = record("r")
     one.attempts = [AttemptRecord("anthropic", "k", "s", "", 1.0, 0, Reason.CONNECT)]
