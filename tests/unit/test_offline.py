@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ccr_control import offline
 from ccr_control.core.config import load
-from ccr_control.core.schema import PresetName
+from ccr_control.core.provider_schema import PresetName
 
 ROOT = Path(__file__).parents[2]
 GOOD = "version: 1\nserver: {auth: {mode: none}}\nproviders: [{name: local, type: ollama, headers: {x-auth: abc}}]\n"
