@@ -10,6 +10,10 @@ GENERATED := proto/gen/ccr_rpc/__init__.py
 PYTEST := $(BIN)/pytest
 SOURCES := dataplane controlplane clients/cli demo tests tools hatch_build.py
 
+# Debian leaves a part of Python's venv out of its python3 package; root may fetch it without being asked.
+GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing python3-venv" && \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults check test run bench
 .DELETE_ON_ERROR:
@@ -22,7 +26,7 @@ setup: $(STAMP) $(GENERATED) ## make the environment in .venv
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(GET_VENV) || \
 	    { echo "Python's venv module is incomplete; install it, as root: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
