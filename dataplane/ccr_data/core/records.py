@@ -6,9 +6,12 @@ import enum
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
+
+MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
 
 
-class Endpoint(enum.Enum):
+class Endpoint(enum.StrEnum):
     """Which API a request used."""
 
     MESSAGES = "messages"
@@ -17,7 +20,7 @@ class Endpoint(enum.Enum):
     FILES = "files"
 
 
-class Outcome(enum.Enum):
+class Outcome(enum.StrEnum):
     """How a request ended."""
 
     SERVED = "served"  # the provider's whole answer reached the client; 4xx answers are answers, too
@@ -27,7 +30,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  # by the relay, before any attempt
 
 
-class Reason(enum.Enum):
+class Reason(enum.StrEnum):
     """Why an attempt was not the answer."""
 
     CONNECT = "connect"  # no connection, or no TLS
@@ -115,3 +118,42 @@ class RateLimitSighting:
     seen_at_s: float  # Unix time
     status: int
     headers: dict[str, str]
+
+
+def sound(record: Record) -> Record:
+    """The record with text that UTF-8 can hold and counts in [0, MAX_COUNT], whatever others made us note."""
+    return replace(
+        record,
+        session=sound_text(record.session),
+        agent=sound_text(record.agent),
+        model_asked=sound_text(record.model_asked),
+        upstream_request_id=sound_text(record.upstream_request_id),
+        warning=sound_text(record.warning),
+        attempts=[_sound_attempt(attempt) for attempt in record.attempts],
+        tokens=_sound_tokens(record.tokens),
+    )
+
+
+def _sound_attempt(attempt: AttemptRecord) -> AttemptRecord:
+    return replace(attempt, model=sound_text(attempt.model))
+
+
+def sound_text(text: str) -> str:
+    """The text with a question mark for what UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _sound_tokens(tokens: Tokens) -> Tokens:
+    return Tokens(
+        within(tokens.input),
+        within(tokens.output),
+        within(tokens.cache_read),
+        within(tokens.cache_write_5m),
+        within(tokens.cache_write_1h),
+        within(tokens.thinking),
+    )
+
+
+def within(count: int) -> int:
+    """The count in [0, MAX_COUNT]."""
+    return min(max(count, 0), MAX_COUNT)

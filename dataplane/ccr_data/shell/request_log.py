@@ -7,71 +7,17 @@ conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
-import msgspec
-
-from ccr_data.core.batches import sound
-from ccr_data.core.records import AttemptRecord, Outcome, Record
-from ccr_data.shell.logs import Log, LogOutput, clock_time, json_safe, masked, may_hold_secret, word
+from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record, sound_text
+from ccr_data.shell.logs import Log, LogOutput, clock_time, json_safe, masked, word
 
 _TROUBLE = (Outcome.FAILED, Outcome.BROKEN)
 
 log = Log("requests")
-
-
-class AttemptLine(msgspec.Struct):
-    """One upstream request, in a request's line."""
-
-    provider: str
-    key_label: str
-    model: str
-    status: int
-    reason: str  # empty: it was the answer
-    first_byte_ms: float
-    total_ms: float
-
-
-class RequestLine(msgspec.Struct):
-    """One finished request as programs read it. Names of fields are an interface; new ones are added at the end."""
-
-    ts: datetime  # when it ended
-    level: str
-    logger: str
-    event: str
-    node: str
-    request_id: str
-    client: str
-    session: str
-    agent: str
-    endpoint: str
-    model_asked: str
-    model_used: str
-    route: str
-    provider: str
-    key_label: str
-    streamed: bool
-    status: int
-    outcome: str
-    attempts: list[AttemptLine]
-    first_byte_ms: float
-    total_ms: float
-    overhead_ms: float
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_5m_tokens: int
-    cache_write_1h_tokens: int
-    thinking_tokens: int
-    request_bytes: int
-    answer_bytes: int
-    snapshot_version: int
-    upstream_request_id: str
-    warning: str
-
-
-_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class RequestLog:
@@ -96,73 +42,112 @@ class RequestLog:
         return json_lines(records, self._node)
 
 
+_K = TypeVar("_K")
+
+
+class Memo(dict[_K, str]):
+    """Text that is made of the same again and again. Bounded, also in the length of what is kept."""
+
+    MAX_ENTRIES = 1024
+    MAX_CHARS = 2048
+
+    def __init__(self, make: Callable[[_K], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: _K) -> str:
+        made = self._make(key)
+        if len(made) <= self.MAX_CHARS:
+            if len(self) >= self.MAX_ENTRIES:
+                self.clear()
+            self[key] = made
+        return made
+
+
+def quote(text: str) -> str:
+    """A JSON string: credentials masked, and escaped whatever a terminal may obey."""
+    if text.isascii() and text.isidentifier():  # letters, digits and underscores, as in most providers' ids
+        return f'"{text}"'
+    return json_safe(masked(json.dumps(sound_text(text), ensure_ascii=False)))
+
+
 def json_lines(records: Sequence[Record], node: str) -> bytes:
-    """The lines of some requests for programs."""
-    try:
-        lines = _encode_lines([_line(record, node) for record in records])
-    except UnicodeEncodeError:
-        lines = _encode_lines([_line(sound(record), node) for record in records])
-    if lines.isascii() and b"\x7f" not in lines and not any(may_hold_secret(_foreign_text(one)) for one in records):
-        return lines
-    return json_safe(masked(lines.decode())).encode()
+    """The lines of some requests for programs. Names of fields are an interface; new ones are added at the end."""
+    return "".join([_line(record, node) for record in records]).encode()
 
 
-def _foreign_text(record: Record) -> str:
-    """All that did not come from the configuration. Searching only this saves 2 µs a line."""
-    return f"{record.model_asked} {record.session} {record.agent} {record.upstream_request_id} {record.warning}"
-
-
-def _line(record: Record, node: str) -> RequestLine:
-    attempts = record.attempts
-    last = attempts[-1] if attempts else None
-    tokens = record.tokens
-    return RequestLine(
-        datetime.fromtimestamp(round(record.started_at_s + record.total_s, 3), UTC),
-        "warning" if record.outcome in _TROUBLE else "info",
-        "ccr.data.requests",
-        "request_done",
-        node,
-        record.request_id,
-        record.client,
-        record.session,
-        record.agent,
-        record.endpoint.value,
-        record.model_asked,
-        last.model if last else "",
-        record.route,
-        last.provider if last else "",
-        last.key_label if last else "",
-        record.streamed,
-        record.status,
-        record.outcome.value,
-        [_attempt(attempt) for attempt in attempts],
-        round(record.first_byte_s * 1e3, 1),
-        round(record.total_s * 1e3, 1),
-        round(record.overhead_s * 1e3, 3),
-        tokens.input,
-        tokens.output,
-        tokens.cache_read,
-        tokens.cache_write_5m,
-        tokens.cache_write_1h,
-        tokens.thinking,
-        record.request_bytes,
-        record.answer_bytes,
-        record.snapshot_version,
-        record.upstream_request_id,
-        record.warning,
+def _line(record: Record, node: str) -> str:
+    """A template, what repeats made once: that takes half the time of the fastest encoder."""
+    attempts, tokens = record.attempts, record.tokens
+    ended_s = record.started_at_s + record.total_s + 0.0005  # rounds to milliseconds
+    second = int(ended_s)
+    return (
+        f'{{"ts":"{_seconds[second]}{_FRACTIONS[int((ended_s - second) * 1000)]}{_beginnings[record.outcome, node]}'
+        f',"request_id":{quote(record.request_id)},"client":{_quoted[record.client]}'
+        f',"session":{_quoted[record.session]},"agent":{_quoted[record.agent]}{_ways[_way(record)]}'
+        f',"attempts":[{_attempt(attempts[0]) if len(attempts) == 1 else ",".join(map(_attempt, attempts))}]'
+        f',"first_byte_ms":{record.first_byte_s * 1e3:.1f},"total_ms":{record.total_s * 1e3:.1f}'
+        f',"overhead_ms":{record.overhead_s * 1e3:.3f}'
+        f',"input_tokens":{tokens.input},"output_tokens":{tokens.output},"cache_read_tokens":{tokens.cache_read}'
+        f',"cache_write_5m_tokens":{tokens.cache_write_5m},"cache_write_1h_tokens":{tokens.cache_write_1h}'
+        f',"thinking_tokens":{tokens.thinking},"request_bytes":{record.request_bytes}'
+        f',"answer_bytes":{record.answer_bytes},"snapshot_version":{record.snapshot_version}'
+        f',"upstream_request_id":{quote(record.upstream_request_id)},"warning":{_quoted[record.warning]}}}\n'
     )
 
 
-def _attempt(attempt: AttemptRecord) -> AttemptLine:
-    return AttemptLine(
-        attempt.provider,
-        attempt.key_label,
-        attempt.model,
-        attempt.status,
-        attempt.reason.value if attempt.reason else "",
-        round(attempt.first_byte_s * 1e3, 1),
-        round(attempt.total_s * 1e3, 1),
+def _beginning(of: tuple[Outcome, str]) -> str:
+    outcome, node = of
+    level = "warning" if outcome in _TROUBLE else "info"
+    return f'","level":"{level}","logger":"ccr.data.requests","event":"request_done","node":{quote(node)}'
+
+
+_Way = tuple[Endpoint, str, str, str, str, str, bool, int, Outcome]
+
+
+def _way(record: Record) -> _Way:
+    """Which way a request went: few are different from each other."""
+    model_used = provider = key_label = ""
+    if record.attempts:
+        last = record.attempts[-1]
+        model_used, provider, key_label = last.model, last.provider, last.key_label
+    asked, route, streamed = record.model_asked, record.route, record.streamed
+    return record.endpoint, asked, model_used, route, provider, key_label, streamed, record.status, record.outcome
+
+
+def _way_text(way: _Way) -> str:
+    endpoint, model_asked, model_used, route, provider, key_label, streamed, status, outcome = way
+    return (
+        f',"endpoint":"{endpoint}","model_asked":{quote(model_asked)},"model_used":{quote(model_used)}'
+        f',"route":{quote(route)},"provider":{quote(provider)},"key_label":{quote(key_label)}'
+        f',"streamed":{"true" if streamed else "false"},"status":{status},"outcome":"{outcome}"'
     )
+
+
+def _attempt(attempt: AttemptRecord) -> str:
+    where = _wheres[attempt.provider, attempt.key_label, attempt.model, attempt.status, attempt.reason]
+    first_byte_ms, total_ms = attempt.first_byte_s * 1e3, attempt.total_s * 1e3
+    return f'{where},"first_byte_ms":{first_byte_ms:.1f},"total_ms":{total_ms:.1f}}}'
+
+
+def _where(of: tuple[str, str, str, int, Reason | None]) -> str:
+    provider, key_label, model, status, reason = of
+    return (
+        f'{{"provider":{quote(provider)},"key_label":{quote(key_label)},"model":{quote(model)}'
+        f',"status":{status},"reason":"{reason or ""}"'
+    )
+
+
+def _second(unix_time: int) -> str:
+    return f"{datetime.fromtimestamp(unix_time, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+_quoted = Memo(quote)
+_seconds = Memo(_second)
+_beginnings = Memo(_beginning)
+_ways = Memo(_way_text)
+_wheres = Memo(_where)
+_FRACTIONS = [f".{millis:03}000Z" if millis else "Z" for millis in range(1000)]
 
 
 _RESET, _DIM, _RED, _GREEN, _YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
