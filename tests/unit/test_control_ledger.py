@@ -57,8 +57,22 @@ def test_an_attempt_that_moved_on_counts_where_it_failed() -> None:
 
 def test_sums_of_a_node_are_never_lost() -> None:
     """Under overload a node folds requests together."""
-    sums = fold([], [FoldedSum(HOUR, "anthropic", "claude", "laptop", 500, 490, Tokens(output=9))])
-    assert list(sums.values()) == [Counters(requests=500, served=490, output_tokens=9)]
+    key = LedgerKey(HOUR, "anthropic", "team-a", "claude", "laptop", "messages")
+    folded = FoldedSum(key, Counters(requests=500, served=490, failed=10, output_tokens=9, total_us=70), 0)
+    sums = fold([finished(outcome="failed", total_us=5)], [folded, folded])
+    assert sums == {key: Counters(requests=1001, served=980, failed=21, output_tokens=18, total_us=145)}
+
+
+def test_rates_count_what_a_node_folded_in_the_second_in_which_it_ended() -> None:
+    """And percentiles do not: nothing is known of a single one of them. A spooled sum is no news either."""
+    key = LedgerKey(HOUR, "anthropic", "team-a", "claude", "laptop", "messages")
+    stats, told = Stats(), [finished(started_at_s=1000, total_us=1000)]
+    parts = [FoldedSum(key, Counters(requests=59, total_us=59 * 9000), ended_at_s) for ended_at_s in (1000, 900, 0)]
+    stats.count(told, fold(told, parts), 1000.5, parts)
+    report = stats.report(1000.5)
+    assert report.providers["anthropic"].requests_per_s == 1
+    assert report.total.counters.requests == 1 + 3 * 59
+    assert max(report.total.total_us) < 1100
 
 
 def test_absurd_counters_are_kept_within_bounds() -> None:

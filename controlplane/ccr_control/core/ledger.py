@@ -53,18 +53,6 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     left_behind: tuple[tuple[str, str], ...] = ()  # (provider, key label) of each attempt that moved on elsewhere
 
 
-class FoldedSum(msgspec.Struct, frozen=True, gc=False):
-    """Requests that a node folded together by itself because there were too many."""
-
-    hour: int
-    provider: str
-    model_used: str
-    client: str
-    requests: int
-    served: int
-    tokens: Tokens = Tokens()
-
-
 class LedgerKey(NamedTuple):
     """What the ledger keeps apart. `hour` is hours since 1970, UTC."""
 
@@ -132,6 +120,15 @@ class Counters:
         return Counters(*(min(max(getattr(self, name), 0), MAX_COUNTER) for name in COUNTERS))
 
 
+@dataclass(frozen=True, slots=True)
+class FoldedSum:
+    """Requests that a node folded together by itself because there were too many."""
+
+    key: LedgerKey
+    counters: Counters  # each in [0, MAX_COUNTER]
+    ended_at_s: int  # the second in which they ended, in seconds since 1970; 0: they took longer to gather
+
+
 COUNTERS = tuple(field.name for field in fields(Counters))
 """Names of the counters, in the order of the constructor and of the table's columns."""
 
@@ -167,11 +164,7 @@ def fold(finished: Iterable[Finished], folded: Iterable[FoldedSum] = ()) -> Sums
             attempt = LedgerKey(hour, provider, key_label, "", request.client, request.endpoint)
             counters_of(sums, attempt).failed_attempts += 1
     for part in folded:
-        key = LedgerKey(part.hour, part.provider, "", part.model_used, part.client, "")
-        counters = counters_of(sums, key)
-        counters.requests += part.requests
-        counters.served += part.served
-        counters.add_tokens(part.tokens)
+        counters_of(sums, part.key).add(part.counters)
     return {key: counters.within_bounds() for key, counters in sums.items()}
 
 

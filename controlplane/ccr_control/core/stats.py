@@ -6,10 +6,11 @@ which it ended, so usage that was spooled for an hour adds to the totals and not
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ccr_control.core.ledger import OTHER, Counters, Finished, Sums, counters_of
+from ccr_control.core.ledger import OTHER, Counters, Finished, FoldedSum, Sums, counters_of
 from ccr_control.core.sketch import Sketch
 
 WINDOW_S = 60
@@ -29,7 +30,7 @@ SHARES = (0.5, 0.9, 0.99)
 class Slice:
     """Requests that ended within some time. Mutable: it is an accumulator."""
 
-    requests: int = 0
+    requests: int = 0  # those that a node folded included; they are in no sketch
     first_byte: Sketch = field(default_factory=Sketch)
     total: Sketch = field(default_factory=Sketch)
     overhead: Sketch = field(default_factory=Sketch)
@@ -108,18 +109,21 @@ class Stats:
         """Take the totals by provider from a ledger that was just opened; the window stays as it is."""
         self._totals = dict(totals)
 
-    def count(self, finished: Iterable[Finished], sums: Sums, now_s: float) -> None:
-        """Count a batch that the store has kept: its requests in the window, its sums in the totals."""
+    def count(self, finished: Iterable[Finished], sums: Sums, now_s: float, folded: Iterable[FoldedSum] = ()) -> None:
+        """Count a batch that the store has kept: its requests in the window, its ledger sums in the totals.
+
+        `folded` are those of its requests that are not in `finished`.
+        """
         now = int(now_s)
-        parts: dict[tuple[str, int], Slice] = {}
+        parts: dict[tuple[str, int], Slice] = defaultdict(Slice)
         for request in finished:
             ended = min(now, request.started_at_s + request.total_us // 1_000_000)  # a node's clock may be ahead
-            if ended <= now - WINDOW_S:
-                continue
-            part = parts.get((request.provider, ended))
-            if part is None:
-                part = parts[request.provider, ended] = Slice()
-            part.add(request)
+            if ended > now - WINDOW_S:
+                parts[request.provider, ended].add(request)
+        for together in folded:
+            ended = min(now, together.ended_at_s)
+            if ended > now - WINDOW_S:
+                parts[together.key.provider, ended].requests += together.counters.requests
         for (provider, ended), part in parts.items():
             window = self._window(provider)
             window.merge(ended, part)

@@ -65,9 +65,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         """Have a batch counted; wait until it is kept."""
         self._note_now(node_id, batch)
         requests = [finished(record) for record in batch.records]
-        sums = fold(requests, [folded(part) for part in batch.sums])
+        parts = [folded(part) for part in batch.sums]
+        sums = fold(requests, parts)
         return await self._ledger.count(
-            Batch(batch.journal, batch.number, sums), lambda: self._stats.count(requests, sums, self._now())
+            Batch(batch.journal, batch.number, sums), lambda: self._stats.count(requests, sums, self._now(), parts)
         )
 
     def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:

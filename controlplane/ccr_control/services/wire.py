@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_control.core.errors import Problem
 from ccr_control.core.fleet import Introduction, Node, Status
-from ccr_control.core.ledger import Counters, Finished, FoldedSum, Outcome, Tokens
+from ccr_control.core.ledger import Counters, Finished, FoldedSum, LedgerKey, Outcome, Tokens
 from ccr_control.core.sightings import Sighting
 from ccr_control.core.stats import WINDOW_S, Figures, Report
 
@@ -37,14 +37,14 @@ def finished(record: usage_pb2.RequestRecord) -> Finished:
     """What we need of a record. An enum number of a newer node becomes "unknown" or ""."""
     attempts = record.attempts
     last = attempts[-1] if attempts else None
-    outcome, endpoint = record.outcome, record.endpoint
+    outcome = record.outcome
     return Finished(
         started_at_s=record.started_at.seconds,
         provider=last.provider if last else "",
         key_label=last.key_label if last else "",
         model_used=record.model_used,
         client=record.client,
-        endpoint=_ENDPOINTS[endpoint] if endpoint < len(_ENDPOINTS) else "",
+        endpoint=_endpoint(record.endpoint),
         outcome=_OUTCOMES[outcome] if outcome < len(_OUTCOMES) else "unknown",
         first_byte_us=record.first_byte_us,
         total_us=record.total_us,
@@ -56,15 +56,32 @@ def finished(record: usage_pb2.RequestRecord) -> Finished:
 
 def folded(part: usage_pb2.UsageSum) -> FoldedSum:
     """A sum that a node folded by itself."""
-    return FoldedSum(
-        hour=part.hour.seconds // 3600,
-        provider=part.provider,
-        model_used=part.model_used,
-        client=part.client,
+    key = LedgerKey(
+        part.hour.seconds // 3600,
+        part.provider,
+        part.key_label,
+        part.model_used,
+        part.client,
+        _endpoint(part.endpoint),
+    )
+    counters = Counters(
         requests=part.requests,
         served=part.served,
-        tokens=_tokens(part.tokens),
+        failed=part.failed,
+        broken=part.broken,
+        client_left=part.client_left,
+        refused=part.refused,
+        failed_attempts=part.failed_attempts,
+        first_byte_us=part.first_byte_us,
+        total_us=part.total_us,
     )
+    counters.add_tokens(_tokens(part.tokens))
+    return FoldedSum(key, counters.within_bounds(), part.ended_at.seconds)
+
+
+def _endpoint(number: int) -> str:
+    """The word for an endpoint; empty for one of a newer node."""
+    return _ENDPOINTS[number] if number < len(_ENDPOINTS) else ""
 
 
 def _tokens(tokens: usage_pb2.TokenUsage) -> Tokens:

@@ -3,8 +3,8 @@ once.
 
 Pure. What is noted collects in an open part. `seal()` gives that part the next number, and from then on its bytes
 never change; until acknowledged it is kept, to be sent again after a reconnect. What waits is bounded: beyond
-`Limits` requests are no longer told one by one but folded into sums, which stay open, and so grow in place, until
-there is room again.
+`Limits` no request is told one by one; all are folded into sums (core/folding.py), which stay open, and so grow in
+place, until there is room again.
 
 What should be on disk for a successor while the control plane is away is decided here, too (`unspooled`,
 `is_spool_spent`). A draft is the open part under the number it will get; a later draft, and at last the sealed
@@ -16,45 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from msgspec.structs import replace
-
-from ccr_data.core.records import AttemptRecord, Outcome, RateLimitSighting, Record, Tokens
+from ccr_data.core.failures import FailureNews, FailureSighting
+from ccr_data.core.folding import SumKey, Sums, UsageSum, fold
+from ccr_data.core.records import RateLimitSighting, Reason, Record
 
 CUT_OFF_AFTER_S = 1.0  # a batch unacknowledged for longer belongs on disk
-OTHER_MODEL = "other"  # stands for names beyond Limits.sum_keys: clients may ask for any
-MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may wait for its acknowledgement."""
+    """How much is told one by one, and how much of it may wait for its acknowledgement."""
 
+    told_a_period: int = 100  # 400 a second are more than anybody reads; each costs ten times as much as a folded one
     records: int = 20_000
     payload_bytes: int = 16 << 20
     sum_keys: int = 1000
 
 
 LIMITS = Limits()
-
-
-class SumKey(NamedTuple):
-    """What sums keep apart."""
-
-    hour: int  # hours since 1970, UTC
-    provider: str  # of the last attempt; empty: none
-    model_used: str
-    client: str
-
-
-@dataclass(slots=True)
-class UsageSum:
-    """Requests of one kind folded together."""
-
-    requests: int = 0
-    served: int = 0
-    tokens: Tokens = field(default_factory=Tokens)
 
 
 class Encoder(Protocol):
@@ -74,6 +55,10 @@ class Encoder(Protocol):
 
     def sightings(self, sightings: Iterable[RateLimitSighting]) -> bytes:
         """Rate-limit headers."""
+        ...
+
+    def failures(self, failures: Iterable[FailureSighting]) -> bytes:
+        """News of failed attempts."""
         ...
 
 
@@ -192,8 +177,9 @@ class Journal:
         self._parts: list[bytes] = []  # of the open part
         self._open_records = 0
         self._open_bytes = 0
-        self._sums: dict[SumKey, UsageSum] = {}
+        self._sums: Sums = {}
         self._sightings: dict[tuple[str, str], RateLimitSighting] = {}
+        self._failures = FailureNews()
         self._sealed_records = 0
         self._sealed_bytes = 0
         self._revision = 0  # of the open part
@@ -219,19 +205,21 @@ class Journal:
     @property
     def has_open(self) -> bool:
         """Whether anything has no number yet."""
-        return bool(self._parts or self._sums or self._sightings)
+        return bool(self._parts or self._sums or self._sightings or self._failures)
 
     @property
     def has_any(self) -> bool:
         """Whether anything is not acknowledged, numbered or not."""
         return bool(len(self.waiting)) or self.has_open
 
-    def note(self, records: Sequence[Record]) -> None:
-        """Requests have finished."""
+    def note(self, records: Sequence[Record], folded: Sequence[Record] = ()) -> None:
+        """Requests have finished: some to tell one by one, if there is room, and some to fold anyway."""
         self._revision += 1
         if self.is_full:
-            for record in records:
-                fold(self._sums, record, self._limits.sum_keys)
+            fold(self._sums, [*records, *folded], self._limits.sum_keys, by_second=False)
+            return
+        fold(self._sums, folded, self._limits.sum_keys, by_second=True)
+        if not records:
             return
         part = self._encoder.records(records)
         self._parts.append(part)
@@ -241,6 +229,10 @@ class Journal:
     def sight(self, sighting: RateLimitSighting) -> None:
         """Rate-limit headers were seen; the newest of each key counts."""
         self._sightings[sighting.provider, sighting.key_label] = sighting
+
+    def sight_failure(self, provider: str, reason: Reason, at_s: float) -> bool:
+        """An attempt failed at that Unix time. Returns whether the control plane should hear of it at once."""
+        return self._failures.note(provider, reason, at_s)
 
     def seal(self, now_s: float, *, even_if_empty: bool = False) -> Batch | None:
         """Number what is open. None if there is nothing, or as long as too much waits already."""
@@ -253,6 +245,7 @@ class Journal:
         self._next += 1
         self._parts, self._open_records, self._open_bytes = [], 0, 0
         self._sums, self._sightings = {}, {}
+        self._failures.clear()
         return batch
 
     def _payload(self) -> bytes:
@@ -262,6 +255,8 @@ class Journal:
             parts.append(encoder.sums(self._sums))
         if self._sightings:
             parts.append(encoder.sightings(self._sightings.values()))
+        if self._failures:
+            parts.append(encoder.failures(self._failures.all()))
         return b"".join(parts)
 
     # --- what the control plane says --------------------------------------------------------------------------------
@@ -318,61 +313,3 @@ class Journal:
     def spool_emptied(self) -> None:
         """Nothing is on disk any more."""
         self._on_disk_to = 0
-
-
-def fold(sums: dict[SumKey, UsageSum], record: Record, max_keys: int) -> None:
-    """Add a request to the sum it belongs to; names beyond `max_keys` sums share one."""
-    last = record.attempts[-1] if record.attempts else None
-    provider, model = (last.provider, _sound_text(last.model)) if last else ("", "")
-    key = SumKey(int(record.started_at_s // 3600), provider, model, record.client)
-    if key not in sums and len(sums) >= max_keys:
-        key = key._replace(model_used=OTHER_MODEL)
-    found = sums.get(key)
-    if found is None:
-        found = sums[key] = UsageSum()
-    found.requests += 1
-    found.served += record.outcome is Outcome.SERVED
-    tokens, added = found.tokens, _sound_tokens(record.tokens)
-    tokens.input += added.input
-    tokens.output += added.output
-    tokens.cache_read += added.cache_read
-    tokens.cache_write_5m += added.cache_write_5m
-    tokens.cache_write_1h += added.cache_write_1h
-    tokens.thinking += added.thinking
-
-
-def sound(record: Record) -> Record:
-    """The record with text that UTF-8 can hold and counts in [0, MAX_COUNT], whatever others made us note."""
-    return replace(
-        record,
-        session=_sound_text(record.session),
-        agent=_sound_text(record.agent),
-        model_asked=_sound_text(record.model_asked),
-        upstream_request_id=_sound_text(record.upstream_request_id),
-        warning=_sound_text(record.warning),
-        attempts=[_sound_attempt(attempt) for attempt in record.attempts],
-        tokens=_sound_tokens(record.tokens),
-    )
-
-
-def _sound_attempt(attempt: AttemptRecord) -> AttemptRecord:
-    return replace(attempt, model=_sound_text(attempt.model))
-
-
-def _sound_text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _sound_tokens(tokens: Tokens) -> Tokens:
-    return Tokens(
-        _within(tokens.input),
-        _within(tokens.output),
-        _within(tokens.cache_read),
-        _within(tokens.cache_write_5m),
-        _within(tokens.cache_write_1h),
-        _within(tokens.thinking),
-    )
-
-
-def _within(count: int) -> int:
-    return min(max(count, 0), MAX_COUNT)

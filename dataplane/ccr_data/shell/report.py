@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from ccr_data.core.batches import LIMITS, Journal, Limits
+from ccr_data.core.folding import Detail
 from ccr_data.core.node import NodeIdentity, NodeStatus
-from ccr_data.core.records import RateLimitSighting, Record
+from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected
 from ccr_data.shell.deliver import Delivery
 from ccr_data.shell.lanes import OrphanLane, OwnLane
@@ -59,6 +60,7 @@ class Reporter:
         self._policy = policy
         self._noted: list[Record] = []
         self._urgent = asyncio.Event()
+        self._detail = Detail(limits.told_a_period)
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
         self._own_lane = OwnLane(self._journal, self._spool, status)
@@ -78,6 +80,11 @@ class Reporter:
     def note_sighting(self, sighting: RateLimitSighting) -> None:
         """An answer told about limits. Returns at once and never raises."""
         self._journal.sight(sighting)
+
+    def note_failure(self, provider: str, reason: Reason) -> None:
+        """An attempt failed, whatever becomes of its request. Returns at once and never raises."""
+        if self._journal.sight_failure(provider, reason, time.time()):
+            self._urgent.set()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -136,7 +143,7 @@ class Reporter:
             del self._noted[:SLICE_RECORDS]
             self._log_requests(records)
             try:
-                self._journal.note(records)
+                self._journal.note(*self._detail.split(records, time.monotonic()))
             except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
                 log.exception("usage_not_noted", requests=len(records))
             await asyncio.sleep(0)

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError, EncodeError
 
-from ccr_data.core.batches import SumKey, UsageSum, sound
+from ccr_data.core.failures import FailureSighting
+from ccr_data.core.folding import SumKey, UsageSum
 from ccr_data.core.node import NodeIdentity, NodeStatus
-from ccr_data.core.records import RateLimitSighting, Record
-from ccr_data.shell.wire import from_record, from_sighting, from_tokens
+from ccr_data.core.records import RateLimitSighting, Record, sound
+from ccr_data.shell.wire import fill_record, fill_sum, from_failure, from_sighting
 
 _BATCH_FIELD = bytes([usage_pb2.ReportUsageRequest.BATCH_FIELD_NUMBER << 3 | 2])  # a length-delimited field
 _UNFIT = (ValueError, TypeError, OverflowError, EncodeError)  # what protobuf raises for text or numbers it cannot hold
@@ -37,26 +38,25 @@ class UsageEncoder:
 
     def sums(self, sums: Mapping[SumKey, UsageSum]) -> bytes:
         """Finished requests, folded."""
-        message = usage_pb2.UsageBatch()
+        batch = usage_pb2.UsageBatch()
         for key, part in sums.items():
-            added = message.sums.add(
-                provider=key.provider,
-                model_used=key.model_used,
-                client=key.client,
-                requests=part.requests,
-                served=part.served,
-                tokens=from_tokens(part.tokens),
-            )
-            added.hour.FromSeconds(key.hour * 3600)
-        return message.SerializeToString()
+            fill_sum(batch.sums.add(), key, part)
+        return batch.SerializeToString()
 
     def sightings(self, sightings: Iterable[RateLimitSighting]) -> bytes:
         """Rate-limit headers."""
         return usage_pb2.UsageBatch(rate_limits=[from_sighting(seen) for seen in sightings]).SerializeToString()
 
+    def failures(self, failures: Iterable[FailureSighting]) -> bytes:
+        """News of failed attempts."""
+        return usage_pb2.UsageBatch(failures=[from_failure(one) for one in failures]).SerializeToString()
+
 
 def _records(records: Sequence[Record]) -> bytes:
-    return usage_pb2.UsageBatch(records=[from_record(record) for record in records]).SerializeToString()
+    batch = usage_pb2.UsageBatch()
+    for record in records:
+        fill_record(batch.records.add(), record)
+    return batch.SerializeToString()
 
 
 def status_suffix(status: NodeStatus, spooled_bytes: int, resident_bytes: int) -> bytes:

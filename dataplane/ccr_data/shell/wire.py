@@ -6,14 +6,16 @@ A snapshot that must not be served is refused here, with a reason for the operat
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from ccr_rpc.v1 import snapshot_pb2, usage_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_data.core.errors import SnapshotInvalid
+from ccr_data.core.failures import FailureSighting
+from ccr_data.core.folding import SumKey, UsageSum
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, RateLimitSighting, Record, Tokens
 from ccr_data.core.snapshot import (
     AuthMode,
@@ -214,56 +216,92 @@ def _seconds(duration: Duration, where: str) -> float:
     return seconds
 
 
-def from_record(record: Record) -> usage_pb2.RequestRecord:
-    """A record as the contract has it."""
-    message = usage_pb2.RequestRecord(
-        request_id=record.request_id,
-        endpoint=_ENDPOINTS[record.endpoint],
-        client=record.client,
-        session=record.session,
-        agent=record.agent,
-        model_asked=record.model_asked,
-        model_used=record.attempts[-1].model if record.attempts else "",
-        route=record.route,
-        streamed=record.streamed,
-        status=record.status,
-        outcome=_OUTCOMES[record.outcome],
-        attempts=[_attempt(attempt) for attempt in record.attempts],
-        first_byte_us=int(record.first_byte_s * 1e6),
-        total_us=int(record.total_s * 1e6),
-        overhead_us=int(record.overhead_s * 1e6),
-        tokens=from_tokens(record.tokens),
-        request_bytes=record.request_bytes,
-        answer_bytes=record.answer_bytes,
-        snapshot_version=record.snapshot_version,
-        upstream_request_id=record.upstream_request_id,
-    )
-    message.started_at.FromDatetime(datetime.fromtimestamp(record.started_at_s, UTC))
-    return message
+def fill_record(message: usage_pb2.RequestRecord, record: Record) -> None:
+    """Write a record into a new message. Filling it in place takes half the time of handing over finished parts."""
+    message.request_id = record.request_id
+    _fill_time(message.started_at, record.started_at_s)
+    message.endpoint = _ENDPOINTS[record.endpoint]
+    message.client = record.client
+    message.session = record.session
+    if record.agent:
+        message.agent = record.agent
+    message.model_asked = record.model_asked
+    message.route = record.route
+    if record.streamed:
+        message.streamed = True
+    message.status = record.status
+    message.outcome = _OUTCOMES[record.outcome]
+    for attempt in record.attempts:
+        _fill_attempt(message.attempts.add(), attempt)
+    if record.attempts:
+        message.model_used = record.attempts[-1].model
+    message.first_byte_us = int(record.first_byte_s * 1e6)
+    message.total_us = int(record.total_s * 1e6)
+    message.overhead_us = int(record.overhead_s * 1e6)
+    _fill_tokens(message.tokens, record.tokens)
+    message.request_bytes = record.request_bytes
+    message.answer_bytes = record.answer_bytes
+    message.snapshot_version = record.snapshot_version
+    if record.upstream_request_id:
+        message.upstream_request_id = record.upstream_request_id
 
 
-def _attempt(attempt: AttemptRecord) -> usage_pb2.Attempt:
-    return usage_pb2.Attempt(
-        provider=attempt.provider,
-        key_label=attempt.key_label,
-        scope=attempt.scope,
-        status=attempt.status,
-        reason=attempt.reason.value if attempt.reason else "",
-        first_byte_us=int(attempt.first_byte_s * 1e6),
-        total_us=int(attempt.total_s * 1e6),
-    )
+def _fill_attempt(message: usage_pb2.Attempt, attempt: AttemptRecord) -> None:
+    message.provider = attempt.provider
+    message.key_label = attempt.key_label
+    message.scope = attempt.scope
+    message.status = attempt.status
+    if attempt.reason is not None:
+        message.reason = attempt.reason.value
+    message.first_byte_us = int(attempt.first_byte_s * 1e6)
+    message.total_us = int(attempt.total_s * 1e6)
 
 
-def from_tokens(tokens: Tokens) -> usage_pb2.TokenUsage:
-    """Tokens as the contract has them."""
-    return usage_pb2.TokenUsage(
-        input=tokens.input,
-        output=tokens.output,
-        cache_read=tokens.cache_read,
-        cache_write_5m=tokens.cache_write_5m,
-        cache_write_1h=tokens.cache_write_1h,
-        thinking=tokens.thinking,
-    )
+def fill_sum(message: usage_pb2.UsageSum, key: SumKey, part: UsageSum) -> None:
+    """Write folded requests into a new message."""
+    message.hour.seconds = key.hour * 3600
+    if key.ended_s:
+        message.ended_at.seconds = key.ended_s
+    message.provider = key.provider
+    message.key_label = key.key_label
+    message.scope = key.scope
+    message.model_used = key.model_used
+    message.client = key.client
+    message.endpoint = _ENDPOINTS[key.endpoint]
+    message.requests = part.requests
+    message.served = part.outcomes.get(Outcome.SERVED, 0)
+    message.failed = part.outcomes.get(Outcome.FAILED, 0)
+    message.broken = part.outcomes.get(Outcome.BROKEN, 0)
+    message.client_left = part.outcomes.get(Outcome.CLIENT_LEFT, 0)
+    message.refused = part.outcomes.get(Outcome.REFUSED, 0)
+    message.failed_attempts = part.failed_attempts
+    message.first_byte_us = round(part.first_byte_s * 1e6)
+    message.total_us = round(part.total_s * 1e6)
+    message.overhead_us = round(part.overhead_s * 1e6)
+    _fill_tokens(message.tokens, part.tokens)
+
+
+def _fill_tokens(message: usage_pb2.TokenUsage, tokens: Tokens) -> None:
+    """Most kinds are 0 most of the time; looking costs less than writing."""
+    if tokens.input:
+        message.input = tokens.input
+    if tokens.output:
+        message.output = tokens.output
+    if tokens.cache_read:
+        message.cache_read = tokens.cache_read
+    if tokens.cache_write_5m:
+        message.cache_write_5m = tokens.cache_write_5m
+    if tokens.cache_write_1h:
+        message.cache_write_1h = tokens.cache_write_1h
+    if tokens.thinking:
+        message.thinking = tokens.thinking
+
+
+def _fill_time(message: Timestamp, at_s: float) -> None:
+    """To the microsecond."""
+    seconds, fraction = divmod(at_s, 1)
+    message.seconds = int(seconds)
+    message.nanos = int(fraction * 1e6) * 1000
 
 
 def from_sighting(sighting: RateLimitSighting) -> usage_pb2.RateLimitSighting:
@@ -271,5 +309,15 @@ def from_sighting(sighting: RateLimitSighting) -> usage_pb2.RateLimitSighting:
     message = usage_pb2.RateLimitSighting(
         provider=sighting.provider, key_label=sighting.key_label, status=sighting.status, headers=sighting.headers
     )
-    message.seen_at.FromDatetime(datetime.fromtimestamp(sighting.seen_at_s, UTC))
+    _fill_time(message.seen_at, sighting.seen_at_s)
+    return message
+
+
+def from_failure(failure: FailureSighting) -> usage_pb2.FailureSighting:
+    """News of failed attempts as the contract has them."""
+    message = usage_pb2.FailureSighting(
+        provider=failure.provider, reason=failure.reason.value, count=min(failure.count, 1_000_000)
+    )
+    _fill_time(message.first_at, failure.first_at_s)
+    _fill_time(message.last_at, failure.last_at_s)
     return message

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ccr_data.core.batches import MAX_COUNT, OTHER_MODEL, Journal, Limits, SumKey, UsageSum, Waiting, fold
+from ccr_data.core.batches import Journal, Limits, Waiting
 from ccr_data.core.node import NodeStatus
-from ccr_data.core.records import RateLimitSighting, Tokens
+from ccr_data.core.records import RateLimitSighting
 from ccr_data.shell.usage_wire import UsageEncoder, batch_request, journal_of, journal_suffix, status_suffix
 from ccr_rpc.v1 import usage_pb2
 from support.node_values import STARTED_AT_S, record
@@ -104,39 +104,7 @@ def test_the_limit_in_bytes_folds_too() -> None:
     assert journal.is_full
 
 
-def test_sums_of_models_that_clients_invent_are_bounded() -> None:
-    """A client may ask for any model name; memory must not grow with them."""
-    sums: dict[SumKey, UsageSum] = {}
-    for index in range(50):
-        one = record(str(index))
-        one.attempts[-1].model = f"invented-{index}"
-        fold(sums, one, max_keys=10)
-
-    assert len(sums) == 11
-    assert sum(part.requests for part in sums.values()) == 50
-    assert next(key for key in sums if key.model_used == OTHER_MODEL)
-
-
 # on the wire
-
-
-def test_what_others_made_up_does_not_end_the_reports() -> None:
-    """A provider's token counts and a client's text are theirs; half a surrogate pair is no UTF-8."""
-    odd = record("odd")
-    odd.tokens = Tokens(input=1 << 70, output=-5)
-    odd.session = "\ud800"
-    odd.attempts[-1].model = "\udfff"
-    journal = Journal("j", UsageEncoder(), Limits(records=1))
-
-    journal.note([odd])
-    told = sealed(journal).records[0]
-    journal.note([odd])
-    journal.ack(1)
-    folded = sealed(journal).sums[0]
-
-    assert told.session == "?"
-    for tokens in (told.tokens, folded.tokens):
-        assert (tokens.input, tokens.output) == (MAX_COUNT, 0)
 
 
 def test_a_batch_holds_the_newest_sighting_of_each_key() -> None:
