@@ -10,6 +10,7 @@ import msgspec
 from ccr_data.core.errors import (
     BadRequest,
     BodyTooLarge,
+    CircuitsOpen,
     FromWebPage,
     HeadTooLarge,
     NoSuchEndpoint,
@@ -36,6 +37,7 @@ _TABLE: dict[type[RequestError], tuple[int, str]] = {
     NoSuchModel: (404, "not_found_error"),
     NotSupported: (404, "not_found_error"),
     NotReady: (503, "api_error"),
+    CircuitsOpen: (529, "overloaded_error"),
 }
 _REASON_PHRASE = {
     200: b"OK",
@@ -51,6 +53,7 @@ _REASON_PHRASE = {
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
+    529: b"Overloaded",
 }
 # No attempt got an answer: what to say, by the last attempt's reason.
 _NO_ANSWER = {

@@ -68,6 +68,10 @@ class NotSupported(RequestError):
     """The model's providers lack what was asked for."""
 
 
+class CircuitsOpen(RequestError):
+    """All providers of the model keep failing, and the configuration says not to try them all the same."""
+
+
 class NotReady(RequestError):
     """No snapshot has ever arrived."""
 

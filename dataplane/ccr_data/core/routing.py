@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ccr_data.core.errors import NoSuchModel, NotSupported
+from ccr_data.core.errors import CircuitsOpen, NoSuchModel, NotSupported
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
 from ccr_data.core.snapshot import Choice, RoutedModel, Strategy, Target
@@ -104,7 +104,7 @@ class Plan(msgspec.Struct, gc=False):
 def plan(
     routed: RoutedModel, model: str, needs: Needs, pin: Pin | None, node: NodeState, now_s: float, roll: Roll
 ) -> Plan:
-    """The targets to try. Raises NoSuchModel, or NotSupported if none has what the request needs."""
+    """The targets to try. Raises NoSuchModel, NotSupported if none has what the request needs, or CircuitsOpen."""
     if routed.only_target is not None and not needs.own_token and not needs.count_tokens:
         return Plan([routed.only_target], [])
     if not routed.choices:
@@ -113,6 +113,7 @@ def plan(
     able = [choice for choice in routed.choices if _is_able(choice, routed, needs, passed_over)]
     if not able:
         raise NotSupported(_lacking(model, needs))
+    able = _closed(able, routed, model, passed_over)
     targets = [
         target for choice in _ordered(routed, able, node.turns, roll) for target in _targets(choice, needs, roll)
     ]
@@ -140,6 +141,18 @@ def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: lis
     if why:
         passed_over.append((choice.provider.name, why))
     return not why
+
+
+def _closed(able: list[Choice], routed: RoutedModel, model: str, passed_over: list[tuple[str, str]]) -> list[Choice]:
+    """The choices whose circuit is closed; all of them if none is, unless the last one may be dropped."""
+    closed = [choice for choice in able if not choice.provider.is_open]
+    if len(closed) == len(able):
+        return able
+    if not closed and not routed.keeps_last:
+        raise CircuitsOpen(f"every provider for {model} keeps failing and is passed by until it is back")
+    why = "circuit open" if closed else "circuit open, but there is no other"
+    passed_over += [(choice.provider.name, why) for choice in able if choice.provider.is_open]
+    return closed or able
 
 
 def _lacking(model: str, needs: Needs) -> str:

@@ -134,6 +134,7 @@ class Provider:
     allowed_betas: frozenset[str] | None = None  # None: all
     accepts_subscription: bool = False
     is_enabled: bool = True
+    is_open: bool = False  # its circuit is open or half-open: requests pass it by
 
     def does_serve(self, model: str) -> bool:
         """Whether it is a candidate for a model that no route of its own sends there."""
@@ -179,6 +180,7 @@ class RelayPolicy:
     cooldown_s: float = 5.0
     has_answer_headers: bool = True
     has_session_affinity: bool = True
+    drops_last_candidate: bool = False  # where all circuits are open: answer 529 instead of trying
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ class RoutedModel:
     choices: tuple[Choice, ...]
     only_target: Target | None  # set where there is nothing to choose
     reads_documents: bool  # whether all choices do
+    keeps_last: bool = True  # go to an open circuit where there is nothing else
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,7 +260,11 @@ def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
     serving = [one for one in enabled if not one.only_served or snapshot.providers[one.provider].does_serve(model)]
     choices = tuple(_choice(snapshot, one, model) for one in (enabled if len(enabled) == 1 else serving))
     only = choices[0].targets[0] if len(choices) == 1 and len(choices[0].targets) == 1 else None
-    return RoutedModel(route, choices, only, all(choice.provider.traits.documents for choice in choices))
+    keeps_last = not snapshot.relay.drops_last_candidate
+    if only is not None and only.provider.is_open and not keeps_last:
+        only = None
+    reads_documents = all(choice.provider.traits.documents for choice in choices)
+    return RoutedModel(route, choices, only, reads_documents, keeps_last)
 
 
 def _choice(snapshot: Snapshot, candidate: Candidate, model: str) -> Choice:

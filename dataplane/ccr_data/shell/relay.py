@@ -50,7 +50,7 @@ class HasSnapshot(Protocol):
 
 
 class Reporting(Protocol):
-    """Who gets the records. Both calls return at once and never raise."""
+    """Who gets the records. All calls return at once and never raise."""
 
     def note(self, record: Record) -> None:
         """A request has finished."""
@@ -58,6 +58,10 @@ class Reporting(Protocol):
 
     def note_sighting(self, sighting: RateLimitSighting) -> None:
         """An answer told about limits."""
+        ...
+
+    def note_failure(self, provider: str, reason: Reason) -> None:
+        """An attempt failed; its request may go on elsewhere."""
         ...
 
 
@@ -234,6 +238,7 @@ class Relay:
         self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
     ) -> None:
         """An attempt failed: pass its target over for a while."""
+        self.reporter.note_failure(failed.provider.name, reason)
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
         elif reason is Reason.RATE_LIMITED and head is not None:

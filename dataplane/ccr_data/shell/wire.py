@@ -155,6 +155,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         allowed_betas=None if message.betas.forward_all else frozenset(message.betas.allowed),
         accepts_subscription=message.accepts_subscription,
         is_enabled=message.enabled,
+        is_open=message.circuit in (snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_HALF_OPEN),
     )
 
 
@@ -207,6 +208,7 @@ def _relay(message: snapshot_pb2.RelayPolicy) -> RelayPolicy:
         cooldown_s=message.cooldown.seconds + message.cooldown.nanos / 1e9,
         has_answer_headers=message.answer_headers,
         has_session_affinity=message.session_affinity,
+        drops_last_candidate=message.drop_last_candidate,
     )
 
 
