@@ -36,9 +36,9 @@ def settled(relay: Relay, column: str = "requests") -> int:
     return seen
 
 
-def had_in_hand(calls: list[Call], killed_s: float) -> list[Call]:
-    """Those that were open at that moment; a client learns of it a little later."""
-    return [call for call in calls if call.began_s < killed_s + 0.1 and call.ended_s > killed_s]
+def had_in_hand(calls: list[Call], before_s: float, after_s: float) -> list[Call]:
+    """Those that were open when a worker was killed; a client learns of it a little later."""
+    return [call for call in calls if call.began_s < after_s + 0.1 and call.ended_s > before_s]
 
 
 def test_killed_with_another_beside_it(tmp_path: Path, upstream: SteadyUpstream) -> None:
@@ -62,7 +62,7 @@ def test_killed_with_another_beside_it(tmp_path: Path, upstream: SteadyUpstream)
                 print(f"{worker} killed; it serves and reports again after {time.monotonic() - began_s:.2f} s")
             until(at_work(load, 100), "the load goes on")
         failures = load.failures
-        allowed = {call.number for _, at_s in killed for call in had_in_hand(load.calls, at_s)}
+        allowed = {call.number for kill in killed for call in had_in_hand(load.calls, *kill)}
         assert [str(call) for call in failures if call.number not in allowed] == []
         late = [call for call in failures if min(abs(call.ended_s - at_s) for _, at_s in killed) > 1.0]
         assert [str(call) for call in late] == [], "a lost request is noticed at once"
