@@ -15,7 +15,14 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from importlib.metadata import version
 
-from ccr_rpc.v1 import config_pb2_grpc, fleet_pb2_grpc, snapshot_pb2_grpc, stats_pb2_grpc, usage_pb2_grpc
+from ccr_rpc.v1 import (
+    config_pb2_grpc,
+    fleet_pb2_grpc,
+    providers_pb2_grpc,
+    snapshot_pb2_grpc,
+    stats_pb2_grpc,
+    usage_pb2_grpc,
+)
 
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
@@ -23,10 +30,12 @@ from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.config import ConfigServicer
 from ccr_control.services.fleet import FleetServicer
+from ccr_control.services.providers import ProviderServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.stats import StatsServicer
 from ccr_control.services.usage import UsageServicer
 from ccr_control.shell.config_file import ConfigFile
+from ccr_control.shell.health import HealthKeeper
 from ccr_control.shell.listeners import Services, listening
 from ccr_control.shell.log import Log, logging_to
 from ccr_control.shell.paths import (
@@ -39,6 +48,7 @@ from ccr_control.shell.paths import (
     token,
     write_private,
 )
+from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
 from ccr_control.shell.watcher import watch
 from ccr_control.store.actor import Opened, Store
@@ -86,8 +96,19 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         publisher.note_used(opened.last_version)
 
     store = Store(state.database, Database.open, time.time, take_up)
-    publisher = Publisher(store.keep_version)
-    services = _services(file, store, publisher, stats=stats, fleet=fleet, sightings=sightings, env=env)
+
+    def renew() -> None:
+        publisher.renew()
+
+    keeper = HealthKeeper(lambda: file.revision.config, renew, time.time)
+    prober = Prober(keeper, time.time)
+    publisher = Publisher(store.keep_version, overlay=keeper.overlay)
+    services = _services(file, store, publisher, stats=stats, fleet=fleet, sightings=sightings, keeper=keeper, env=env)
+    services.add(
+        "ccr.rpc.v1.ProviderService",
+        providers_pb2_grpc.add_ProviderServiceServicer_to_server,
+        ProviderServicer(keeper, prober, publisher),
+    )
     secret = token(state)
     async with store.running():
         publisher.offer(file.revision.snapshot)
@@ -107,7 +128,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 startup_ms=round((time.monotonic() - started_s) * 1000),
             )
             file.log_warnings()
-            await _until_stopped(file, publisher, signals)
+            await _until_stopped(file, publisher, prober, signals)
         log.info("control_stopped")
 
 
@@ -119,6 +140,7 @@ def _services(
     stats: Stats,
     fleet: Fleet,
     sightings: Sightings,
+    keeper: HealthKeeper,
     env: Mapping[str, str],
 ) -> Services:
     """Every servicer, wired."""
@@ -131,7 +153,7 @@ def _services(
     services.add(
         "ccr.rpc.v1.UsageService",
         usage_pb2_grpc.add_UsageServiceServicer_to_server,
-        UsageServicer(store, stats, fleet, sightings, now),
+        UsageServicer(store, stats, fleet, sightings, now, keeper.heard),
     )
     services.add(
         "ccr.rpc.v1.ConfigService",
@@ -174,11 +196,12 @@ class _Signals:
             signal.signal(number, signal.SIG_DFL)
 
 
-async def _until_stopped(file: ConfigFile, publisher: Publisher, signals: _Signals) -> None:
+async def _until_stopped(file: ConfigFile, publisher: Publisher, prober: Prober, signals: _Signals) -> None:
     """Publish and follow the file until a signal ends it; SIGHUP means "look again"."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
+            tasks.create_task(prober.run(), name="prober")
             tasks.create_task(watch(file.path, lambda: file.reload(publisher)), name="watcher")
             tasks.create_task(_reload_at(signals.hang_up, file, publisher), name="hang-up")
             tasks.create_task(signals.raise_at_stop(), name="signals")

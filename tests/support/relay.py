@@ -22,7 +22,7 @@ def provider(name: str, url: str, **more: object) -> dict[str, object]:
     return {"name": name, "type": "anthropic", "base_url": url, "allow_private": True, "keys": keys, **more}
 
 
-def config(*providers: dict[str, object], server: object = None, routing: object = None) -> str:
+def config(*providers: dict[str, object], server: object = None, routing: object = None, health: object = None) -> str:
     """A configuration as text (JSON is YAML)."""
     settings = {"listen": "127.0.0.1:0", "drain_timeout": "5s", "auth": {"keys": [{"name": "tester", "key": KEY}]}}
     return json.dumps(
@@ -32,6 +32,7 @@ def config(*providers: dict[str, object], server: object = None, routing: object
             "control": {"listen": "127.0.0.1:0"},
             "routing": {"strategy": "failover", **(routing if isinstance(routing, dict) else {})},
             "providers": list(providers),
+            "health": {"probe": {"idle_interval": "0"}, **(health if isinstance(health, dict) else {})},
         }
     )
 

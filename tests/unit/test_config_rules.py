@@ -392,7 +392,6 @@ def test_files_cannot_be_read_where_nobody_gave_a_way_to() -> None:
     ("change", "path", "words"),
     [
         ({"server": {}}, "server", "every program on this machine"),
-        ({"health": {}}, "health", "without effect"),
         (provider(keys=[{"key": "k", "tpm_limit": 5}]), "providers[0].keys[0].tpm_limit", "not yet enforced"),
         (provider(keys=[{"key": "k"}, {"key": "k"}]), "providers[0].keys[1].key", "same secret"),
         (provider(serves=[]), "providers[0]", "nothing will ever be sent"),

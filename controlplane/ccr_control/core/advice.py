@@ -19,7 +19,7 @@ from ccr_control.core.schema import Config, RouteConfig
 def advice(config: Config, document: Document) -> list[Problem]:
     """The warnings about a valid configuration."""
     full = completed(config)
-    findings = [*_unprotected(config), *_without_effect(config, document), *_ambiguous(config)]
+    findings = [*_unprotected(config), *_without_effect(config), *_ambiguous(config)]
     findings += [*_shared_secrets(full), *_unreachable(full), *_shadowed(full, document)]
     return [document.problem(path, message) for path, message in findings]
 
@@ -37,9 +37,7 @@ def _unprotected(config: Config) -> Iterator[tuple[Path, str]]:
             yield (*PROVIDERS, i, "base_url"), "keys are sent over plain http: use https if it is not your own network"
 
 
-def _without_effect(config: Config, document: Document) -> Iterator[tuple[Path, str]]:
-    if document.written(("health",)) is not None:
-        yield ("health",), "checked, but without effect in this release: circuits and probes come later"
+def _without_effect(config: Config) -> Iterator[tuple[Path, str]]:
     for i, provider in enumerate(config.providers):
         for j, key in enumerate(provider.keys):
             for limit in ("rpm_limit", "tpm_limit"):

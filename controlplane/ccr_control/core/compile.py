@@ -24,7 +24,7 @@ from ccr_control.core.snapshot_check import check
 __all__ = ["check", "compile_snapshot", "config_hash", "json_schema", "redacted_yaml"]
 
 _AUTH_MODES = {"keys": pb.AUTH_MODE_KEYS, "none": pb.AUTH_MODE_NONE}
-_TYPES = {
+PROVIDER_TYPES = {
     "anthropic": pb.PROVIDER_TYPE_ANTHROPIC,
     "zai": pb.PROVIDER_TYPE_ZAI,
     "ollama": pb.PROVIDER_TYPE_OLLAMA,
@@ -93,6 +93,7 @@ def _relay(config: Config) -> pb.RelayPolicy:
         cooldown=_duration(routing.cooldown),
         answer_headers=server.answer_headers,
         session_affinity=routing.affinity == "session",
+        drop_last_candidate=config.health.circuit.last_candidate == "drop",
     )
 
 
@@ -101,7 +102,7 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
     timeouts = provider.timeouts
     return pb.Provider(
         name=provider.name,
-        type=_TYPES[provider.type],
+        type=PROVIDER_TYPES[provider.type],
         base_url=provider.base_url or "",
         auth_style=_AUTH_STYLES[provider.auth_style or "none"],
         keys=[_key(key) for key in provider.keys],

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `30s`, `1h30m`, `32MiB`.
+"""Durations, sizes and shares as people write them: `30s`, `1h30m`, `32MiB`, `50%`.
 
 Pure. A number without a unit is refused: nobody remembers whether a timeout was in seconds.
 """
@@ -14,6 +14,7 @@ _DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)")
 _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)")
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _BYTES = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
 
 
@@ -70,3 +71,20 @@ def format_size(size_bytes: int) -> str:
     """The shortest text that `parse_size` turns back into the same number of bytes."""
     texts = [f"{size_bytes // size}{unit}" for unit, size in _BYTES.items() if size_bytes % size == 0]
     return min(texts, key=len)
+
+
+def parse_share(text: object) -> float:
+    """The share of `50%`, `2.5%`: above 0, up to 1.
+
+    Raises ValueError, saying how to write it.
+    """
+    found = _SHARE.fullmatch(text) if isinstance(text, str) else None
+    share = Decimal(found[1]) / 100 if found else Decimal(0)
+    if not 0 < share <= 1:
+        raise ValueError("not a share: write a percentage above 0% and up to 100%, such as 50%")
+    return float(share)
+
+
+def format_share(share: float) -> str:
+    """The text that `parse_share` turns back into the same share."""
+    return f"{share * 100:.5g}%"

@@ -21,7 +21,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from ccr_control.core.quantities import format_duration, format_size, parse_duration, parse_size
+from ccr_control.core.quantities import (
+    format_duration,
+    format_share,
+    format_size,
+    parse_duration,
+    parse_share,
+    parse_size,
+)
 
 LONGEST = timedelta(days=365)
 
@@ -174,6 +181,12 @@ Size = Annotated[
     BeforeValidator(parse_size),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?([KMGkmg][iI]?)?[bB]$"}),
+]
+Share = Annotated[
+    float,
+    PlainValidator(parse_share),
+    PlainSerializer(format_share, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d{1,3})? ?%$"}),
 ]
 ZeroDuration = Annotated[
     timedelta,

@@ -21,6 +21,7 @@ from ccr_control.core.scalars import (
     ModelName,
     Pattern,
     PositiveDuration,
+    Share,
     Size,
     ZeroDuration,
     one_or_many,
@@ -145,23 +146,37 @@ class RoutingConfig(Section):
 
 
 class CircuitConfig(Section):
-    """When a provider is passed by."""
+    """When a provider is passed by. Failures are 5xx, timeouts, and broken connections and streams; a 4xx never is."""
 
     failures: Annotated[Int, Field(ge=1, le=1000)] = 5
     """Failures in a row that open the circuit."""
+    failure_rate: Share = 0.5
+    """Share of failures within `window` that opens it, too."""
+    min_requests: Annotated[Int, Field(ge=1, le=1_000_000)] = 20
+    """Requests within `window` below which `failure_rate` says nothing."""
+    window: PositiveDuration = timedelta(seconds=30)
+    """Length of the sliding window of `failure_rate`. What happened before it does not count at all."""
     open_for: PositiveDuration = timedelta(seconds=30)
-    """How long it stays open before a probe."""
+    """How long it stays open before probes decide. Twice as long each time that it opens again soon."""
+    max_open_for: PositiveDuration = timedelta(minutes=5)
+    """The longest that it stays open before probes decide."""
+    last_candidate: Literal["keep", "drop"] = "keep"
+    """`keep`: where all that could serve a request are open, they are tried all the same. `drop`: the answer is 529."""
 
 
 class ProbeConfig(Section):
-    """How a provider is tried again."""
+    """How a provider is asked whether it is alive: by a free request of the relay's own, never by a user's."""
 
     interval: PositiveDuration = timedelta(seconds=10)
-    """Time between two probes."""
+    """Time between two probes of a provider that is passed by."""
+    idle_interval: ZeroDuration = timedelta(seconds=60)
+    """Time between two probes of one that is well; for information only. 0: none."""
+    timeout: PositiveDuration = timedelta(seconds=5)
+    """The longest that a probe may take."""
 
 
 class HealthConfig(Section):
-    """Circuits and probes. Checked, but without effect until the health subsystem lands."""
+    """Circuits and probes: a provider that keeps failing is passed by until it is back."""
 
     circuit: CircuitConfig = CircuitConfig()
     """When a provider is passed by."""

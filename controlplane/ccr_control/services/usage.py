@@ -12,9 +12,11 @@ import grpc.aio
 from ccr_rpc.v1 import usage_pb2, usage_pb2_grpc
 
 from ccr_control.core.fleet import Fleet
+from ccr_control.core.health import Evidence
 from ccr_control.core.ledger import Duplicate, Gap, fold
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
+from ccr_control.services.evidence import evidence_of
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
 from ccr_control.services.wire import finished, folded, sighting, status
 from ccr_control.shell.log import Log
@@ -25,6 +27,9 @@ Requests = AsyncIterator[usage_pb2.ReportUsageRequest]
 Context: TypeAlias = "grpc.aio.ServicerContext[usage_pb2.ReportUsageRequest, usage_pb2.ReportUsageResponse]"
 
 log = Log("usage")
+
+
+Heard = Callable[[str, int, list[Evidence]], None]
 
 
 class Ledger(Protocol):
@@ -38,9 +43,17 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     """One usage stream for each node."""
 
     def __init__(
-        self, ledger: Ledger, stats: Stats, fleet: Fleet, sightings: Sightings, now: Callable[[], float]
+        self,
+        ledger: Ledger,
+        stats: Stats,
+        fleet: Fleet,
+        sightings: Sightings,
+        now: Callable[[], float],
+        heard: Heard = lambda *_: None,
     ) -> None:
+        """`heard` gets what each batch, by journal and number, says about the providers' health, at once."""
         self._ledger, self._stats, self._fleet, self._sightings, self._now = ledger, stats, fleet, sightings, now
+        self._heard = heard
 
     async def ReportUsage(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]  # it writes
         """Count batch after batch, until the node hangs up."""
@@ -63,6 +76,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
 
     async def _take(self, node_id: str, batch: usage_pb2.UsageBatch) -> Verdict:
         """Have a batch counted; wait until it is kept."""
+        self._heard(batch.journal, batch.number, evidence_of(batch))  # circuits do not wait for a disk
         self._note_now(node_id, batch)
         requests = [finished(record) for record in batch.records]
         parts = [folded(part) for part in batch.sums]

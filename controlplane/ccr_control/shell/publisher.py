@@ -26,8 +26,17 @@ log = Log("publisher")
 class Publisher:
     """Holds the newest snapshot. All methods are for the event loop."""
 
-    def __init__(self, keep_version: Callable[[int], Awaitable[None]], coalesce_s: float = COALESCE_S) -> None:
-        """`keep_version` remembers a version beyond our own life; it may raise StoreUnavailable."""
+    def __init__(
+        self,
+        keep_version: Callable[[int], Awaitable[None]],
+        coalesce_s: float = COALESCE_S,
+        overlay: Callable[[snapshot_pb2.Snapshot], None] = lambda _: None,
+    ) -> None:
+        """`keep_version` remembers a version beyond our own life; it may raise StoreUnavailable.
+
+        `overlay` writes into each snapshot what changes without the configuration: the circuits.
+        """
+        self._overlay = overlay
         self._keep_version = keep_version
         self._coalesce_s = coalesce_s
         self._used = 0  # the highest version known to have been used, by us or before us
@@ -59,6 +68,11 @@ class Publisher:
         self._content = snapshot
         self._want()
 
+    def renew(self) -> None:
+        """Publish the same snapshot with what the overlay says of it now."""
+        if self._content is not None:
+            self._want()
+
     async def run(self) -> None:
         """Publish what is offered, until cancelled."""
         while True:
@@ -79,6 +93,7 @@ class Publisher:
         snapshot = snapshot_pb2.Snapshot()
         snapshot.CopyFrom(content)
         snapshot.version = version
+        self._overlay(snapshot)
         self._current, self._wants_met = snapshot, wants
         published, self._is_published = self._is_published, asyncio.Event()
         published.set()
