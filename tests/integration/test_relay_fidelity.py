@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.relay import AUTH, KEY, client, config, provider, relaying
-from support.serving import Relay
+from support.serving import Relay, until
 from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, json_answer
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "claude_code"
@@ -167,7 +167,7 @@ def test_an_error_answer_comes_back_as_it_was(relay: Relay, upstream: RawUpstrea
     """Claude Code recovers by the wording of errors, and waits as retry-after says."""
     body = b'{"type":"error","error":{"type":"odd_error","message":"prompt is too long: 1 > 0"},"request_id":"req_1"}'
     lines = [
-        "retry-after: 7",
+        "retry-after: 1",
         "x-should-retry: false",
         "request-id: req_1",
         "anthropic-ratelimit-requests-remaining: 0",
@@ -180,6 +180,10 @@ def test_an_error_answer_comes_back_as_it_was(relay: Relay, upstream: RawUpstrea
     for line in lines:
         name, _, value = line.partition(": ")
         assert answer.header(name) == value
+
+    upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE))  # a 429 is heeded: the account rests first
+    with client(relay) as connection:
+        until(lambda: connection.ask("POST", "/v1/messages", generated()[0], AUTH).status == 200, "room again")
 
 
 @pytest.mark.clause("answers.headers")

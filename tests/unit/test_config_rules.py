@@ -392,7 +392,16 @@ def test_files_cannot_be_read_where_nobody_gave_a_way_to() -> None:
     ("change", "path", "words"),
     [
         ({"server": {}}, "server", "every program on this machine"),
-        (provider(keys=[{"key": "k", "tpm_limit": 5}]), "providers[0].keys[0].tpm_limit", "not yet enforced"),
+        (
+            provider(
+                keys=[
+                    {"key": "k", "scope": "s", "rpm_limit": 5, "itpm_limit": 9},
+                    {"key": "l", "scope": "s", "rpm_limit": 6, "itpm_limit": 9},
+                ]
+            ),
+            "providers[0].keys[1].rpm_limit",
+            "the larger counts, not the sum",
+        ),
         (provider(keys=[{"key": "k"}, {"key": "k"}]), "providers[0].keys[1].key", "same secret"),
         (provider(serves=[]), "providers[0]", "nothing will ever be sent"),
         (provider(base_url="http://gw.example.com", allow_private=True), "providers[0].base_url", "plain http"),

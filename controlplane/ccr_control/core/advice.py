@@ -19,8 +19,8 @@ from ccr_control.core.schema import Config, RouteConfig
 def advice(config: Config, document: Document) -> list[Problem]:
     """The warnings about a valid configuration."""
     full = completed(config)
-    findings = [*_unprotected(config), *_without_effect(config), *_ambiguous(config)]
-    findings += [*_shared_secrets(full), *_unreachable(full), *_shadowed(full, document)]
+    findings = [*_unprotected(config), *_ambiguous(config)]
+    findings += [*_shared_secrets(full), *_differing_limits(full), *_unreachable(full), *_shadowed(full, document)]
     return [document.problem(path, message) for path, message in findings]
 
 
@@ -37,12 +37,20 @@ def _unprotected(config: Config) -> Iterator[tuple[Path, str]]:
             yield (*PROVIDERS, i, "base_url"), "keys are sent over plain http: use https if it is not your own network"
 
 
-def _without_effect(config: Config) -> Iterator[tuple[Path, str]]:
+def _differing_limits(config: Config) -> Iterator[tuple[Path, str]]:
+    """Keys of one account that state different limits of it."""
+    first: dict[tuple[str, str, str], tuple[Path, int]] = {}
     for i, provider in enumerate(config.providers):
         for j, key in enumerate(provider.keys):
-            for limit in ("rpm_limit", "tpm_limit"):
-                if getattr(key, limit) is not None:
-                    yield (*PROVIDERS, i, "keys", j, limit), "checked, but not yet enforced in this release"
+            for limit in ("rpm_limit", "tpm_limit", "itpm_limit", "otpm_limit"):
+                value = getattr(key, limit)
+                if value is None or key.scope is None:
+                    continue
+                path = (*PROVIDERS, i, "keys", j, limit)
+                earlier, known = first.setdefault((provider.name, key.scope, limit), (path, value))
+                if known != value:
+                    message = f"{path_text(earlier)} says {known} for the same scope: the larger counts, not the sum"
+                    yield path, message
 
 
 def _shared_secrets(config: Config) -> Iterator[tuple[Path, str]]:

@@ -94,6 +94,8 @@ def _relay(config: Config) -> pb.RelayPolicy:
         answer_headers=server.answer_headers,
         session_affinity=routing.affinity == "session",
         drop_last_candidate=config.health.circuit.last_candidate == "drop",
+        spent_rest=_duration(routing.spent_rest),
+        sharing_nodes=server.workers,
     )
 
 
@@ -131,7 +133,18 @@ def _key(key: KeyConfig) -> pb.Key:
         scope=key.scope or "",
         weight=key.weight,
         priority=key.priority,
+        limits=_limits(key),
     )
+
+
+def _limits(key: KeyConfig) -> pb.RateLimits | None:
+    limits = pb.RateLimits(
+        requests=key.rpm_limit or 0,
+        input_tokens=key.itpm_limit or 0,
+        output_tokens=key.otpm_limit or 0,
+        tokens=key.tpm_limit or 0,
+    )
+    return limits if limits.ByteSize() else None
 
 
 def _models(provider: ProviderConfig, asked: list[str]) -> list[pb.Model]:

@@ -51,9 +51,13 @@ class KeyConfig(Section):
     scope: Label | None = None
     """The account whose limits and caches it shares with other keys. Absent: its own."""
     rpm_limit: Annotated[Int, Field(ge=1)] | None = None
-    """Requests a minute. Absent: the provider's own headers decide."""
+    """Requests a minute of its scope, for each class of models. Absent: the provider's own headers decide."""
     tpm_limit: Annotated[Int, Field(ge=1)] | None = None
-    """Tokens a minute. Absent: the provider's own headers decide."""
+    """Tokens a minute, input and output together. Absent: the provider's own headers decide."""
+    itpm_limit: Annotated[Int, Field(ge=1)] | None = None
+    """Input tokens a minute, without cache reads. Absent: the provider's own headers decide."""
+    otpm_limit: Annotated[Int, Field(ge=1)] | None = None
+    """Output tokens a minute. Absent: the provider's own headers decide."""
     weight: Weight = 1
     """Share among keys of equal priority."""
     priority: Priority = 0

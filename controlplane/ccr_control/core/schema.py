@@ -141,6 +141,8 @@ class RoutingConfig(Section):
     """How long a node passes over a target that just failed."""
     affinity: Literal["session", "none"] = "session"
     """`session`: a conversation stays on its provider and key while that is healthy."""
+    spent_rest: PositiveDuration = timedelta(hours=1)
+    """How long an account rests after it has reached a spend limit."""
     routes: tuple[RouteConfig, ...] = ()
     """The first that matches decides; what none matches goes to any provider that serves the model."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ccr_data.core.limits import NO_LIMITS, Allowance
 from ccr_data.core.patterns import best_fit, fits_any
 
 MAX_ROUTED_MODELS = 4096  # names come from clients, so the memo of routed names is bounded
@@ -82,6 +83,7 @@ class Key:
     scope: str
     weight: int = 1
     priority: int = 0
+    limits: Allowance = NO_LIMITS  # of its scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,8 @@ class RelayPolicy:
     cooldown_s: float = 5.0
     has_answer_headers: bool = True
     has_session_affinity: bool = True
+    spent_rest_s: float = 3600.0
+    sharing_nodes: int = 1
     drops_last_candidate: bool = False  # where all circuits are open: answer 529 instead of trying
 
 

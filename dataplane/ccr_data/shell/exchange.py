@@ -30,12 +30,14 @@ from ccr_data.core.framing import (
     with_own_results_url,
 )
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
-from ccr_data.core.records import AttemptRecord, Outcome, Reason, Record
+from ccr_data.core.limits import MARK, Reservation
+from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
 from ccr_data.core.sse import Beginning, UsageTap, note_json_usage
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
+from ccr_data.shell.budgeting import ORGANISATION
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -64,6 +66,7 @@ class State(enum.Enum):
 WAITING, HOLDING, COLLECTING, RELAYING, OVER = State
 VERBATIM, RECHUNKED, PAYLOAD = Passing
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
+MESSAGES = Endpoint.MESSAGES
 NO_BODY, UNTIL_CLOSE = Body.NONE, Body.UNTIL_CLOSE
 
 
@@ -89,7 +92,9 @@ class Exchange:
         "_last",
         "_last_sent_s",
         "_out",
+        "_part",
         "_passing",
+        "_pool",
         "_refused",
         "_relay",
         "_request",
@@ -146,6 +151,8 @@ class Exchange:
         self._stores_json = False
         self._last = (b"", 0)  # the piece relayed last, and where its payload ends
         self._answer_size = 0
+        self._part: Reservation | None = None  # of the budget of the current attempt's account
+        self._pool: list[Target] = []  # what has been tried so far
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -159,7 +166,10 @@ class Exchange:
         request = self._request
         assert request is not None
         if not only_fresh:
-            self._target = target = self._targets.pop(0)
+            if not self._choose(request):
+                self._no_room()
+                return
+            target = self._target
             attempts = self.record.attempts
             self._attempt = AttemptRecord(
                 target.provider.name,
@@ -181,6 +191,40 @@ class Exchange:
             self._deadline_s = self._relay.clock_s + timeouts.connect_s + timeouts.first_byte_s
             self._connecting = self._relay.pool.connect(provider.origin, timeouts.connect_s, self._connected)
 
+    def _is_limited(self, target: Target) -> bool:
+        """Whether rate limits of an account of the relay's are what such an attempt counts in."""
+        return target.key is not None and self.record.endpoint is MESSAGES
+
+    def _choose(self, request: ClientRequest) -> bool:
+        """Take the first target that has room; whether there is one."""
+        budgeting, targets = self._relay.budgeting, self._targets
+        at = 0
+        if budgeting.limits.is_active and self._is_limited(targets[0]):
+            at, self._part = budgeting.choose(targets, self.record.model_asked, len(request.body), perf_counter())
+            if at < 0:
+                return False
+        self._target = targets.pop(at)
+        self._pool.append(self._target)
+        return True
+
+    def _no_room(self) -> None:
+        """All that is left to try is at its rate limit."""
+        attempts, request = self.record.attempts, self._request
+        if attempts:
+            self._give_up(attempts[-1].reason or Reason.RATE_LIMITED)
+            return
+        assert request is not None
+        answer = self._relay.budgeting.no_room(
+            self._targets, self.record.model_asked, len(request.body), perf_counter()
+        )
+        self.record.outcome = FAILED
+        self.record.status = 429
+        request_id = self.record.request_id
+        body = answers.error_body("rate_limit_error", answer.message, request_id)
+        own_lines = b"%brequest-id: %b\r\n" % (answer.lines, request_id.encode())
+        self._client.write(answers.answer(429, body, own_lines, closes=self._client.is_closing_after))
+        self._finish(closes=False)
+
     def _connected(self, connection: UpstreamConnection | None) -> None:
         self._connecting = None
         request = self._request
@@ -191,6 +235,8 @@ class Exchange:
         if connection is None:
             self._fail(Reason.CONNECT)
         else:
+            if self._part is not None:
+                self._part.sent(perf_counter())
             self._send(connection, request)
 
     def _send(self, connection: UpstreamConnection, request: ClientRequest) -> None:
@@ -232,6 +278,11 @@ class Exchange:
         now_s = perf_counter()
         attempt.reason = reason
         attempt.total_s = now_s - attempt.began_s
+        part = self._part
+        is_unserved = self._state is not RELAYING or self.record.status != 200
+        if part is not None and is_unserved and reason is not None and reason is not Reason.CLIENT_LEFT:
+            self._part = None
+            part.refund(now_s, is_sent=reason is not Reason.CONNECT)
         if reason is not None and reason is not Reason.CLIENT_LEFT:
             self._relay.note_failure(self._target, reason, self._head, self._snapshot.relay.cooldown_s, now_s)
 
@@ -251,6 +302,14 @@ class Exchange:
         status, kind, message = answers.no_answer(reason, self._target.provider.name, len(self.record.attempts))
         if self._refused is not None and not self._has_begun:
             head, body, self._target = self._refused
+            if head.status == 429 and self._is_limited(self._target) and self._request is not None:
+                self._relay.budgeting.heed_pool(
+                    head,
+                    self._pool + self._targets,
+                    self.record.model_asked,
+                    len(self._request.body),
+                    perf_counter(),
+                )
             self._answer_collected(head, body)
             return
         if self._has_begun:
@@ -289,8 +348,12 @@ class Exchange:
         self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
         is_stream = head.is_event_stream
+        is_limited = self._is_limited(self._target)
+        if is_limited and (MARK in head.special or ORGANISATION in head.special):
+            self._relay.budgeting.note_head(self._target, self.record.model_asked, head, self._part, now_s)
         if (
             (reason is not None and (self._has_alternative() or self._has_begun))
+            or (is_limited and reason is Reason.RATE_LIMITED)  # the whole pool may have a better time to tell
             or self._is_rewritten
             or (self._has_begun and not is_stream)
         ):
@@ -400,6 +463,8 @@ class Exchange:
         assert head is not None
         body = b"".join(data[start:end] for data, ranges in self._drop_held() for start, end in ranges)
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
+        if head.status == 429 and self._is_limited(self._target):
+            self._relay.budgeting.note_limited(self._target, self.record.model_asked, head, body, perf_counter())
         if is_whole:
             self._refused = (head, body, self._target)
         if reason is not None:
@@ -617,6 +682,11 @@ class Exchange:
         if self._stores_json and self._json:
             note_json_usage(record.tokens, b"".join(self._json))
             self._json.clear()
+        part, self._part = self._part, None
+        if part is not None and record.outcome is Outcome.REFUSED:
+            part.refund(perf_counter(), is_sent=False)
+        elif part is not None:
+            part.settle(record.tokens, perf_counter())
         head = self._head
         if head is not None:
             record.upstream_request_id = head.special.get(b"request-id", b"").decode("latin-1")

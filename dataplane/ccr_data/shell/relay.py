@@ -29,6 +29,7 @@ from ccr_data.core.records import Endpoint, Outcome, RateLimitSighting, Reason, 
 from ccr_data.core.routing import Needs, NodeState, plan
 from ccr_data.core.snapshot import AuthStyle, ProviderType, Snapshot, Target, target
 from ccr_data.providers.adapter import ClientRequest
+from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.upstream import Pool
 
@@ -74,6 +75,7 @@ class Relay:
         self.pool = Pool()
         self.pins = Pins()
         self.node = NodeState()
+        self.budgeting = Budgeting()
         self.exchanges: set[Exchange] = set()
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
@@ -191,6 +193,7 @@ class Relay:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
             raise
+        self.budgeting.follow(snapshot)
         if needs_documents and not targets[0].provider.traits.documents:
             record.warning = f"provider {targets[0].provider.name} does not read document blocks"
         exchange = Exchange(

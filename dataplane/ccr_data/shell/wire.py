@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
+from ccr_data.core.limits import Allowance
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, RateLimitSighting, Record, Tokens
 from ccr_data.core.snapshot import (
     AuthMode,
@@ -177,7 +178,11 @@ def _key(message: snapshot_pb2.Key, where: str) -> Key:
         f"{where}: key {message.label} has characters that no header can carry",
     )
     _require(message.weight > 0, f"{where}: key {message.label} has no weight")
-    return Key(message.label, message.secret, message.scope, message.weight, message.priority)
+    limits = Allowance(
+        message.limits.requests, message.limits.input_tokens, message.limits.output_tokens, message.limits.tokens
+    )
+    _require(min(limits) >= 0, f"{where}: a limit of key {message.label} is negative")
+    return Key(message.label, message.secret, message.scope, message.weight, message.priority, limits)
 
 
 def _route(message: snapshot_pb2.Route, providers: dict[str, Provider]) -> Route:
@@ -208,6 +213,8 @@ def _relay(message: snapshot_pb2.RelayPolicy) -> RelayPolicy:
         cooldown_s=message.cooldown.seconds + message.cooldown.nanos / 1e9,
         has_answer_headers=message.answer_headers,
         has_session_affinity=message.session_affinity,
+        spent_rest_s=_seconds(message.spent_rest, "relay.spent_rest") if message.HasField("spent_rest") else 3600.0,
+        sharing_nodes=max(1, message.sharing_nodes),
         drops_last_candidate=message.drop_last_candidate,
     )
 

@@ -1,0 +1,102 @@
+"""Between requests and the budgets of core/limits.py: what is told in snapshots, heads and bodies, with the time of day.
+
+Counted are messages with the relay's own keys. A client's own subscription has limits of its own, which are the client's business;
+counting tokens has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from time import time
+
+from ccr_data.core import planner
+from ccr_data.core.http1 import AnswerHead
+from ccr_data.core.limits import (
+    MARK,
+    NO_LIMITS,
+    Allowance,
+    Budget,
+    Limits,
+    Reservation,
+    Scope,
+    higher,
+    limits_told,
+    rest_asked,
+)
+from ccr_data.core.snapshot import Snapshot, Target
+
+ORGANISATION = b"anthropic-organization-id"
+_MAX_NAME = 256
+
+
+class Budgeting:
+    """The budgets of one node."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self._followed: Snapshot | None = None
+        self._spent_rest_s = 3600.0
+        self._told_s: dict[Scope, float] = {}
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Requests begin to be served by this snapshot."""
+        if snapshot is self._followed:
+            return
+        self._followed = snapshot
+        limits: dict[Scope, Allowance] = {}
+        secrets: dict[Scope, set[str]] = {}
+        for provider in snapshot.providers.values():
+            for key in provider.keys:
+                scope = (provider.name, key.scope or key.label)
+                limits[scope] = higher(limits.get(scope, NO_LIMITS), key.limits)
+                secrets.setdefault(scope, set()).add(key.secret)
+        self._spent_rest_s = snapshot.relay.spent_rest_s
+        self._told_s.clear()
+        self.limits.configure(
+            limits, {scope: frozenset(found) for scope, found in secrets.items()}, snapshot.relay.sharing_nodes
+        )
+
+    def choose(
+        self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float
+    ) -> tuple[int, Reservation | None]:
+        """Which target takes the request, with room reserved there if that is limited. -1: none has room."""
+        places = ((target.scope, target.model or model) for target in targets)
+        return self.limits.first_with_room(places, size_bytes, now_s)
+
+    def note_head(self, target: Target, model: str, head: AnswerHead, part: Reservation | None, now_s: float) -> None:
+        """An answer from one of our keys begins. Of a crowd of answers a few are enough: at most ten a second and scope."""
+        special = head.special
+        organisation = special.get(ORGANISATION)
+        if organisation and target.key is not None and not target.key.scope:
+            self.limits.note_organisation(target.scope, organisation[:_MAX_NAME].decode("latin-1"), now_s)
+        if MARK in special and now_s - self._told_s.get(target.scope, 0.0) >= 0.1:
+            self._told_s[target.scope] = now_s
+            self.limits.note_told(target.scope, target.model or model, *limits_told(special), part, now_s)
+
+    def note_limited(self, target: Target, model: str, head: AnswerHead, body: bytes, now_s: float) -> None:
+        """One of our keys got a 429, and this is all of it."""
+        rest = rest_asked(head.special, body, time(), self._spent_rest_s)
+        if rest is not None:
+            self.limits.note_limited(target.scope, target.model or model, rest, now_s)
+
+    def no_room(self, targets: Iterable[Target], model: str, size_bytes: int, now_s: float) -> planner.NoRoom:
+        """What to answer if none of these targets, which are all limited, has room."""
+        return planner.no_room([budget for budget, _ in self._of(targets, model) if budget], size_bytes, now_s, time())
+
+    def heed_pool(self, head: AnswerHead, targets: Sequence[Target], model: str, size_bytes: int, now_s: float) -> None:
+        """Make a provider's 429 tell when the first of all targets has room. As it came if there is but one account."""
+        found = self._of(targets, model)
+        if len({account for _, account in found}) < 2:
+            return
+        budgets = [budget for budget, _ in found if budget is not None]
+        if not budgets or len(budgets) < len(found):  # one of them is not known to be limited
+            return
+        wait_s = planner.retry_after_s(budgets, size_bytes, now_s)
+        head.lines = planner.told_for_pool(head.lines, head.special, wait_s)
+
+    def _of(self, targets: Iterable[Target], model: str) -> list[tuple[Budget | None, Scope]]:
+        found = []
+        for target in targets:
+            budget = self.limits.budget(target.scope, target.model or model)
+            found.append((budget, budget.scope if budget else target.scope))
+        return found
