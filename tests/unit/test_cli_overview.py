@@ -9,9 +9,11 @@ from ccr_cli.overview import (
     ConfigState,
     NodeState,
     Overview,
+    ProviderHealth,
     ProviderState,
     count_words,
     facts,
+    health_rows,
     node_rows,
     problems,
     provider_rows,
@@ -23,6 +25,17 @@ from ccr_cli.screen import plain_table
 CONFIG = ConfigState("ccr.yaml", "0123456789abcdef", 7, "2026-11-21T09:00:00Z", None, (), (), ())
 NODE = NodeState("worker-0", True, "0.1.0", 4711, 7, 7, 0, "", 3, 0, 50 << 20, "2026-11-21T09:00:00Z")
 PROVIDER = ProviderState("zai", 12345, 2, 1, 0.5, 412.0, 1500.0, 9310.0, 60000.0, 1200, 34, 5_600_000, 0)
+SINCE = "2026-11-21T09:00:00Z"
+HEALTH = ProviderHealth("zai", "zai", True, "closed", SINCE, None, None, None, SINCE, True, 12.34, 200, "", ())
+OPEN = replace(
+    HEALTH,
+    circuit="open",
+    open_until="2026-11-21T09:00:30Z",
+    last_failure_reason="connect",
+    last_failure_at=SINCE,
+    probe_is_alive=False,
+    probe_problem="no connection: Connection refused",
+)
 WELL = Overview("unix:/s", "http://127.0.0.1:8787", True, 7, 60.0, CONFIG, (NODE,), (PROVIDER,))
 
 
@@ -43,6 +56,7 @@ def test_nothing_is_wrong_with_a_relay_that_is_well() -> None:
             "worker-0 rejects version 7: too big",
         ),
         (replace(WELL, config=replace(CONFIG, refusal_problems=("ccr.yaml:3:5: bad",))), "ccr.yaml:3:5: bad"),
+        (replace(WELL, health=(OPEN,)), "zai is passed by since 2026-11-21T09:00:00Z: its circuit is open (connect)"),
         (replace(WELL, relay_answers=False), "the relay does not answer at http://127.0.0.1:8787"),
     ],
 )
@@ -68,7 +82,7 @@ def test_rows_say_what_a_worker_does() -> None:
 def test_a_provider_fits_a_row() -> None:
     """Numbers are shortened, nothing measured is a dash."""
     (row,) = provider_rows(WELL)
-    expected = "zai|12345|2|1|0.50|412 ms / 1.5 s|9.3 s / 60.0 s|1.2k|34|5.6M|0"
+    expected = "zai|-|-|12345|2|1|0.50|412 ms / 1.5 s|9.3 s / 60.0 s|1.2k|34|5.6M|0"
     assert "|".join(row) == expected
     assert time_words(0) == "-"
     assert (count_words(999), count_words(1000)) == ("999", "1.0k")
@@ -88,3 +102,16 @@ def test_plain_tables_are_aligned() -> None:
     """Numbers to the right, no trailing blanks."""
     lines = plain_table(("name", "count"), [("a", "10"), ("longer", "2")], frozenset({1}))
     assert lines == ["name    count", "a          10", "longer      2"]
+
+
+def test_circuits_and_probes_have_words() -> None:
+    """Also of a provider that nobody has asked anything yet."""
+    never = replace(HEALTH, provider="new", probe_at=None, probe_is_alive=None, probe_ms=None)
+    off = replace(HEALTH, provider="off", is_enabled=False, probe_problem="it refuses the key")
+    rows = provider_rows(replace(WELL, health=(OPEN, never, off)))
+    assert [row[:4] for row in rows] == [
+        ("zai", "open (connect)", "no connection: Connection refused", "12345"),
+        ("new", "closed", "-", "0"),
+        ("off", "disabled", "alive, it refuses the key", "0"),
+    ]
+    assert health_rows((HEALTH,)) == [("zai", "zai", "closed", SINCE, "-", "alive 12.3 ms", SINCE)]

@@ -15,14 +15,17 @@ from ccr_rpc.v1 import (
     config_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
+    providers_pb2,
+    providers_pb2_grpc,
     stats_pb2,
     stats_pb2_grpc,
 )
 
-from ccr_cli.failure import EXIT_DENIED, EXIT_INTERNAL, EXIT_UNREACHABLE, Failure
+from ccr_cli.failure import EXIT_DENIED, EXIT_INTERNAL, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from ccr_cli.places import START_HINT, Door
 
 ANSWER_WITHIN_S = 10.0
+PROBED_WITHIN_S = 60.0  # its own limit is the configuration's
 _MAX_MESSAGE_BYTES = 64 << 20
 
 _OPTIONS = (
@@ -38,6 +41,7 @@ class ControlPlane:
         self._config = config_pb2_grpc.ConfigServiceStub(channel)
         self._fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         self._stats = stats_pb2_grpc.StatsServiceStub(channel)
+        self._providers = providers_pb2_grpc.ProviderServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def config(self) -> config_pb2.GetConfigResponse:
@@ -65,6 +69,21 @@ class ControlPlane:
         request = stats_pb2.GetStatsRequest()
         return self._stats.GetStats(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata).stats
 
+    def providers(self) -> list[providers_pb2.ProviderStatus]:
+        """Circuits and probes of all configured providers."""
+        request = providers_pb2.ListProvidersRequest()
+        return list(self._providers.ListProviders(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata).providers)
+
+    def probe(self, provider: str) -> providers_pb2.ProviderStatus:
+        """Have a provider probed now."""
+        request = providers_pb2.ProbeProviderRequest(provider=provider)
+        return self._providers.ProbeProvider(request, timeout=PROBED_WITHIN_S, metadata=self._metadata).provider
+
+    def reset_circuit(self, provider: str) -> providers_pb2.ProviderStatus:
+        """Have a circuit closed."""
+        request = providers_pb2.ResetCircuitRequest(provider=provider)
+        return self._providers.ResetCircuit(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata).provider
+
 
 @contextmanager
 def dialled(door: Door) -> Iterator[ControlPlane]:
@@ -89,6 +108,8 @@ def _failure(error: Any, door: Door) -> Failure:
                 "control.token in its state directory",
                 EXIT_DENIED,
             )
+        case grpc.StatusCode.NOT_FOUND:
+            return Failure(details, EXIT_USAGE)
         case grpc.StatusCode.UNIMPLEMENTED:
             return Failure(f"the control plane at {door.target} does not know this command: update it", EXIT_INTERNAL)
         case _:

@@ -5,6 +5,7 @@ Pure. Latencies are milliseconds, times ISO 8601 in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -60,6 +61,35 @@ class ProviderState:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthEvent:
+    """A circuit changed its state."""
+
+    at: str
+    circuit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderHealth:
+    """The circuit of a configured provider, and what the last probe found. None: there was none."""
+
+    provider: str
+    type: str
+    is_enabled: bool
+    circuit: str  # "closed", "open", "half-open"
+    circuit_since: str
+    open_until: str | None
+    last_failure_reason: str | None
+    last_failure_at: str | None
+    probe_at: str | None
+    probe_is_alive: bool | None
+    probe_ms: float | None
+    probe_status: int  # 0: no HTTP answer
+    probe_problem: str
+    events: tuple[HealthEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """Everything that `ccr status` shows."""
 
@@ -71,6 +101,7 @@ class Overview:
     config: ConfigState
     nodes: tuple[NodeState, ...]
     providers: tuple[ProviderState, ...]
+    health: tuple[ProviderHealth, ...] = ()
 
 
 def problems(overview: Overview) -> list[str]:
@@ -84,6 +115,10 @@ def problems(overview: Overview) -> list[str]:
             found.append(f"{node.node_id} rejects version {node.rejected_version}: {node.rejection_reason}")
         elif is_behind(node, overview.newest_version):
             found.append(f"{node.node_id} serves version {node.served_version}, newest is {overview.newest_version}")
+    for one in overview.health:
+        if one.circuit != "closed" and one.is_enabled:
+            why = f" ({one.last_failure_reason})" if one.last_failure_reason else ""
+            found.append(f"{one.provider} is passed by since {one.circuit_since}: its circuit is {one.circuit}{why}")
     if overview.relay_answers is False:
         found.append(f"the relay does not answer at {overview.relay}")
     return found
@@ -142,6 +177,8 @@ def _node_state(node: NodeState, newest_version: int) -> str:
 
 PROVIDER_COLUMNS = (
     "provider",
+    "circuit",
+    "probe",
     "requests",
     "failed",
     "moved on",
@@ -153,14 +190,19 @@ PROVIDER_COLUMNS = (
     "cache read",
     "cache write",
 )
-PROVIDER_NUMBERS = frozenset(range(1, 11))
+PROVIDER_NUMBERS = frozenset(range(3, 13))
 
 
 def provider_rows(overview: Overview) -> list[tuple[str, ...]]:
-    """One row for each provider."""
+    """One row for each provider that is configured or was asked anything."""
+    health = {one.provider: one for one in overview.health}
+    asked = {one.provider for one in overview.providers}
+    everything = [*overview.providers, *(_unasked(name) for name in health if name not in asked)]
     return [
         (
             one.provider,
+            circuit_words(health.get(one.provider)),
+            probe_words(health.get(one.provider)),
             str(one.requests),
             str(one.failed),
             str(one.failed_attempts),
@@ -172,7 +214,49 @@ def provider_rows(overview: Overview) -> list[tuple[str, ...]]:
             count_words(one.cache_read_tokens),
             count_words(one.cache_write_tokens),
         )
-        for one in overview.providers
+        for one in everything
+    ]
+
+
+def _unasked(name: str) -> ProviderState:
+    return ProviderState(name, *[0] * 12)
+
+
+def circuit_words(one: ProviderHealth | None) -> str:
+    """`closed`, `open (connect)`, `disabled`; a dash for a provider that is configured no more."""
+    if one is None:
+        return "-"
+    if not one.is_enabled:
+        return "disabled"
+    why = f" ({one.last_failure_reason})" if one.circuit != "closed" and one.last_failure_reason else ""
+    return one.circuit + why
+
+
+def probe_words(one: ProviderHealth | None) -> str:
+    """`alive 12 ms`, `alive, it refuses the key`, `no connection: …`; a dash before the first probe."""
+    if one is None or one.probe_is_alive is None:
+        return "-"
+    if not one.probe_is_alive:
+        return one.probe_problem or "not alive"
+    return f"alive, {one.probe_problem}" if one.probe_problem else f"alive {time_words(one.probe_ms or 0.0)}"
+
+
+HEALTH_COLUMNS = ("provider", "type", "circuit", "since", "last failure", "probe", "probed")
+
+
+def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
+    """One row for each configured provider."""
+    return [
+        (
+            one.provider,
+            one.type,
+            circuit_words(one),
+            one.circuit_since,
+            f"{one.last_failure_reason} {one.last_failure_at}" if one.last_failure_reason else "-",
+            probe_words(one),
+            one.probe_at or "-",
+        )
+        for one in health
     ]
 
 

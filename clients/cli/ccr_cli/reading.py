@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ccr_rpc.v1 import config_pb2, fleet_pb2, stats_pb2
+from ccr_rpc.v1 import config_pb2, fleet_pb2, providers_pb2, snapshot_pb2, stats_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ccr_cli.overview import ConfigState, NodeState, ProviderState
+from ccr_cli.overview import ConfigState, HealthEvent, NodeState, ProviderHealth, ProviderState
 
 
 def config_state(answer: config_pb2.GetConfigResponse) -> ConfigState:
@@ -58,6 +58,37 @@ def provider_state(one: stats_pb2.ProviderFigures) -> ProviderState:
         output_tokens=tokens.output,
         cache_read_tokens=tokens.cache_read,
         cache_write_tokens=tokens.cache_write_5m + tokens.cache_write_1h,
+    )
+
+
+_CIRCUITS = {
+    snapshot_pb2.CIRCUIT_STATE_CLOSED: "closed",
+    snapshot_pb2.CIRCUIT_STATE_OPEN: "open",
+    snapshot_pb2.CIRCUIT_STATE_HALF_OPEN: "half-open",
+}
+
+
+def provider_health(one: providers_pb2.ProviderStatus) -> ProviderHealth:
+    """One provider's circuit and last probe."""
+    probe = one.last_probe if one.HasField("last_probe") else None
+    return ProviderHealth(
+        provider=one.name,
+        type=snapshot_pb2.ProviderType.Name(one.type).removeprefix("PROVIDER_TYPE_").lower(),
+        is_enabled=one.enabled,
+        circuit=_CIRCUITS.get(one.circuit, "unknown"),
+        circuit_since=time_text(one.circuit_since),
+        open_until=time_text(one.open_until) if one.HasField("open_until") else None,
+        last_failure_reason=one.last_failure_reason or None,
+        last_failure_at=time_text(one.last_failure_at) if one.HasField("last_failure_at") else None,
+        probe_at=time_text(probe.at) if probe else None,
+        probe_is_alive=probe.alive if probe else None,
+        probe_ms=round(probe.latency.ToTimedelta().total_seconds() * 1000, 1) if probe else None,
+        probe_status=probe.status if probe else 0,
+        probe_problem=probe.problem if probe else "",
+        events=tuple(
+            HealthEvent(time_text(event.at), _CIRCUITS.get(event.circuit, "unknown"), event.reason)
+            for event in one.events
+        ),
     )
 
 

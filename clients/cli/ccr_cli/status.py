@@ -22,7 +22,7 @@ _CATCH_UP_S = 1.0  # a change reaches every node in a fraction of this
 def status(control: Control = None, state_dir: StateDir = None, url: Url = None, as_json: Json = False) -> None:
     """Show the control plane, its configuration, the workers and the providers.
 
-    Exit codes: 0 all is well, 1 something is not (a refused configuration, a worker that lags or rejects),
+    Exit codes: 0 all is well, 1 something is not (a refused configuration, a worker that lags or rejects, an open circuit),
     3 no control plane answers.
     """
     state = places.state_dir(state_dir, os.environ)
@@ -62,11 +62,12 @@ def _settled(door: Door, relay: str | None) -> Overview:
 
 def _look(door: Door, relay: str | None) -> Overview:
     from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import config_state, node_state, provider_state  # noqa: PLC0415
+    from ccr_cli.reading import config_state, node_state, provider_health, provider_state  # noqa: PLC0415
     from ccr_cli.relay import is_healthy  # noqa: PLC0415
 
     with dialled(door) as control:
         config, nodes, stats = control.config(), control.nodes(), control.stats()
+        health = control.providers()
     return Overview(
         control=door.target,
         relay=relay,
@@ -76,6 +77,7 @@ def _look(door: Door, relay: str | None) -> Overview:
         config=config_state(config),
         nodes=tuple(map(node_state, nodes.nodes)),
         providers=tuple(map(provider_state, stats.providers)),
+        health=tuple(map(provider_health, health)),
     )
 
 
