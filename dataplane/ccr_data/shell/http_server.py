@@ -21,7 +21,6 @@ from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log
 from ccr_data.shell.relay import Relay
-from ccr_data.shell.write_now import descriptor_of, write_now
 
 MAX_HEAD_BYTES = 128 << 10
 MAX_WAITING_BYTES = 64 << 10  # of requests that came before their turn
@@ -58,7 +57,6 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_deadline_s",
-        "_descriptor",
         "_exchange",
         "_head",
         "_is_last",
@@ -78,7 +76,6 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
-        self._descriptor = -1
         self._reading: Reading = HEAD
         self._buffer = b""  # of an incomplete head
         self._head: RequestHead | None = None
@@ -99,7 +96,6 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
-        self._descriptor = descriptor_of(self._transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self._server.came(self)
 
@@ -296,7 +292,7 @@ class ClientConnection(asyncio.Protocol):
         """Send bytes of an answer. Nothing happens if the client has gone."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            write_now(transport, self._descriptor, data)
+            transport.write(data)
 
     def exchange_ended(self, *, closes: bool, aborts: bool) -> None:
         """The answer is complete, or with `aborts` never will be: the next request may come."""

@@ -73,7 +73,10 @@ class Reporter:
 
     def note(self, record: Record) -> None:
         """A request has finished, and nobody changes its record any more. Returns at once and never raises."""
-        self._noted.append(record)
+        noted = self._noted
+        noted.append(record)
+        if len(noted) == SLICE_RECORDS:  # while the records are still in the processor's cache
+            asyncio.get_running_loop().call_soon(self._take_slice)
         if record.has_failed_attempt:
             self._urgent.set()
 
@@ -139,14 +142,17 @@ class Reporter:
     async def _take_in(self) -> None:
         """Move what was noted into the journal and the log, letting the streams have their turn in between."""
         while self._noted:
-            records = self._noted[:SLICE_RECORDS]
-            del self._noted[:SLICE_RECORDS]
-            self._log_requests(records)
-            try:
-                self._journal.note(*self._detail.split(records, time.monotonic()))
-            except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
-                log.exception("usage_not_noted", requests=len(records))
+            self._take_slice()
             await asyncio.sleep(0)
+
+    def _take_slice(self) -> None:
+        records = self._noted[:SLICE_RECORDS]
+        del self._noted[:SLICE_RECORDS]
+        self._log_requests(records)
+        try:
+            self._journal.note(*self._detail.split(records, time.monotonic()))
+        except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
+            log.exception("usage_not_noted", requests=len(records))
 
     def _seal(self) -> None:
         is_status_due = self._delivery.is_talking and self._own_lane.is_status_due(STATUS_EVERY_S)

@@ -16,7 +16,6 @@ from ccr_data.core.framing import Body, body_of
 from ccr_data.core.http1 import AnswerHead, ChunkWalker, LineMemory, parse_answer_head
 from ccr_data.core.snapshot import Origin
 from ccr_data.providers.adapter import UpstreamRequest
-from ccr_data.shell.write_now import descriptor_of, write_now
 
 MAX_HEAD_BYTES = 256 << 10
 MAX_IDLE_S = 55.0  # many servers hang up at 60 s
@@ -56,7 +55,6 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_buffer",
-        "_descriptor",
         "_is_paused",
         "_left",
         "_method",
@@ -78,7 +76,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.walker: ChunkWalker | None = None  # set while a chunked body passes
         self.use_count = 0
         self.idle_since_s = 0.0
-        self._descriptor = -1
         self._buffer = b""  # of an incomplete head
         self._body: Body | None = None  # None: the head is still to come
         self._left = 0
@@ -89,7 +86,6 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
-        self._descriptor = descriptor_of(self.transport)
 
     def send(self, consumer: Consumer, method: bytes, request: UpstreamRequest) -> None:
         """Send a request; its answer goes to `consumer`."""
@@ -101,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._body = None
         self.walker = None
         if request.size < JOINED_BELOW_BYTES:
-            write_now(self.transport, self._descriptor, b"".join((request.head, *request.body)))
+            self.transport.write(b"".join((request.head, *request.body)))
         else:
             self.transport.writelines((request.head, *request.body))
 
