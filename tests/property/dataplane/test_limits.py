@@ -1,0 +1,222 @@
+"""The sliding window never lets more through than a minute may hold, and all that is held is given back."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from ccr_data.core.limits import Allowance, Budget, Limits, Reservation, limits_told, model_class, rest_asked
+from ccr_data.core.planner import no_room, told_for_pool
+from ccr_data.core.records import Tokens
+from hypothesis import given
+from hypothesis import strategies as st
+
+SCOPE = ("p", "a")
+GAPS = st.lists(st.one_of(st.floats(0, 0.3), st.floats(0, 5), st.floats(0, 90)), min_size=1, max_size=120)
+
+
+def most_in_a_minute(times: list[float], amounts: list[int]) -> int:
+    """The exact counter: the most that any sixty seconds held."""
+    return max(
+        (sum(amounts[bisect_right(times, at - 60.0) : n + 1]) for n, at in enumerate(times)),
+        default=0,
+    )
+
+
+@given(limit=st.integers(1, 30), gaps=GAPS, begin=st.floats(0, 1e6))
+def test_no_sliding_minute_holds_more_requests_than_the_limit(limit: int, gaps: list[float], begin: float) -> None:
+    """Wherever the minute begins, and although requests travel for up to half a second."""
+    budget = Budget(SCOPE, "", Allowance(requests=limit))
+    now, sent = begin, []
+    for gap in gaps:
+        now += gap
+        part = budget.try_reserve(100, now)
+        if part is not None:
+            sent.append(now)
+            part.settle(Tokens(input=1, output=1), now)
+        else:
+            assert sum(at > now - 61 for at in sent) >= limit, "there was room"
+    assert most_in_a_minute(sent, [1] * len(sent)) <= limit
+    early = [at + (0.49 if n % 2 else 0.0) for n, at in enumerate(sent)]
+    assert most_in_a_minute(sorted(early), [1] * len(early)) <= limit
+
+
+@given(
+    gaps=GAPS,
+    sizes=st.lists(st.integers(0, 4000), min_size=120, max_size=120),
+    took=st.lists(st.floats(0, 30), min_size=120, max_size=120),
+)
+def test_tokens_stay_within_the_limit_if_estimates_are_not_too_low(
+    gaps: list[float], sizes: list[int], took: list[float]
+) -> None:
+    """Requests settle late and out of order; input counts from its sending, output from its end."""
+    limit = 3000
+    budget = Budget(SCOPE, "", Allowance(input=limit))
+    now = 0.0
+    open_: list[tuple[float, Reservation]] = []
+    sent: list[tuple[float, int]] = []
+    for gap, size, wait in zip(gaps, sizes, took, strict=False):
+        now += gap
+        for at, part in sorted((one for one in open_ if one[0] <= now), key=lambda one: one[0]):
+            part.settle(Tokens(input=part.input, output=5), at)  # exactly as estimated
+        open_ = [one for one in open_ if one[0] > now]
+        part_or_none = budget.try_reserve(size, now)
+        if part_or_none is not None:
+            sent.append((now, part_or_none.input))
+            open_.append((now + wait, part_or_none))
+    assert most_in_a_minute([at for at, _ in sent], [tokens for _, tokens in sent]) <= limit
+    for at, part in open_:
+        part.settle(Tokens(input=part.input, output=5), max(at, now))
+    assert budget.used(now + 200) == Allowance(0, 0, 0, 0)
+
+
+@given(
+    ends=st.lists(st.tuples(st.sampled_from(["settle", "refund", "unsent"]), st.integers(0, 500)), max_size=40),
+    step=st.floats(0, 4),
+)
+def test_everything_reserved_is_given_back(ends: list[tuple[str, int]], step: float) -> None:
+    """However requests end: the count is exact, and after a minute nothing is left."""
+    budget = Budget(SCOPE, "", Allowance(requests=1000, input=10**9, output=10**9))
+    parts = [budget.try_reserve(400, n * step) for n in range(len(ends))]
+    now = len(ends) * step
+    requests = tokens = out = 0
+    for n, (part, (end, amount)) in enumerate(zip(parts, ends, strict=True)):
+        assert part is not None
+        counts = int(now * 4) - int(n * step * 4) < 243
+        if end == "settle":
+            part.settle(Tokens(input=amount, cache_write_5m=1, cache_read=10**6, output=amount), now)
+            out += amount
+            tokens += (amount + 1) * counts
+        else:
+            part.refund(now, is_sent=end == "refund")
+        requests += counts and end != "unsent"
+    assert budget.used(now) == Allowance(requests, tokens, out, tokens + out)
+    assert budget.used(now + 61) == Allowance(0, 0, 0, 0)
+
+
+@given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 5))
+def test_room_is_there_when_it_was_said_to_be(gaps: list[float], limit: int) -> None:
+    """A client that waits as long as it was told is served; one that comes a second earlier may not be."""
+    budget, now = Budget(SCOPE, "", Allowance(requests=limit)), 0.0
+    for gap in gaps:
+        now += gap
+        if budget.try_reserve(1, now) is None:
+            wait_s = budget.room_in_s(1, now)
+            assert 0 < wait_s <= 61
+            now += wait_s
+            assert budget.try_reserve(1, now) is not None
+
+
+def test_a_request_larger_than_the_limit_goes_alone() -> None:
+    """Rather than never: the estimate may be wrong, and the provider decides."""
+    budget = Budget(SCOPE, "", Allowance(input=100))
+    assert budget.try_reserve(1_000_000, 0.0) is not None
+    assert budget.try_reserve(10, 0.0) is None
+
+
+def test_what_the_provider_says_is_left_counts_if_it_is_less() -> None:
+    """Others use the account, too. It refills evenly: one every second here."""
+    budget = Budget(SCOPE, "", Allowance(requests=60))
+    first = budget.try_reserve(1, 0.0)
+    later = budget.try_reserve(1, 0.0)
+    assert later is not None
+    budget.told(Allowance(requests=60), Allowance(requests=2), first, 0.0)  # `later` may not be in it yet
+    assert budget.try_reserve(1, 0.0) is not None
+    assert budget.try_reserve(1, 0.0) is None
+    assert budget.room_in_s(1, 0.0) == 1.0
+    assert budget.try_reserve(1, 1.001) is not None
+    assert budget.try_reserve(1, 1.002) is None
+
+
+def test_organisations_join_what_their_keys_used() -> None:
+    """Two labels, one account: what both used counts against one limit."""
+    limits = Limits()
+    one, two = ("p", "k1"), ("p", "k2")
+    limits.configure({one: Allowance(requests=4), two: Allowance(requests=4)}, {}, 1)
+    part = limits.first_with_room([(one, "m")], 100, 0.0)[1]
+    assert limits.first_with_room([(two, "m")], 100, 0.0)[1] is not None
+    assert limits.first_with_room([(two, "m")], 100, 0.0)[1] is not None
+    limits.note_organisation(one, "org", 0.0)
+    limits.note_organisation(two, "org", 0.0)
+    assert part is not None
+    part.settle(Tokens(input=7), 0.0)
+    assert limits.budget(one, "m") is limits.budget(two, "m")
+    assert limits.first_with_room([(one, "m"), (two, "m")], 100, 0.0)[0] == 0
+    assert limits.first_with_room([(one, "m"), (two, "m")], 100, 0.0) == (-1, None)
+
+
+def test_models_share_a_limit_by_family_and_generation() -> None:
+    """As Anthropic counts; other providers limit the account."""
+    assert {
+        model_class(name) for name in ("claude-opus-4-6", "claude-opus-4-1-20250805", "anthropic.claude-opus-4-v1:0")
+    } == {"opus-4"}
+    assert model_class("claude-3-5-haiku-20241022") == "haiku-3"
+    assert model_class("claude-fable-5-1[1m]") == "fable-5"
+    assert model_class("glm-4.7") == model_class("kimi-k2") == ""
+
+
+def test_a_429_says_how_long_to_rest() -> None:
+    """A spent account for hours; a subscription until its reset; else as told; nothing said is no rest."""
+    spent = (
+        b'{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}'
+    )
+    assert rest_asked({}, spent, 0.0, 3600.0) == (3600.0, True)
+    assert rest_asked({b"anthropic-ratelimit-unified-reset": b"1500", b"retry-after": b"9"}, b"", 1000.0, 1.0) == (
+        500.0,
+        True,
+    )
+    assert rest_asked({b"retry-after": b"9"}, b"{", 0.0, 1.0) == (9.0, False)
+    headers = {
+        b"anthropic-ratelimit-requests-remaining": b"0",
+        b"anthropic-ratelimit-requests-reset": b"1970-01-01T00:00:40Z",
+    }
+    assert rest_asked(headers, b"", 30.0, 1.0) == (10.0, False)
+    assert rest_asked({b"retry-after": b"soon"}, b"", 0.0, 1.0) is None
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                b"retry-after",
+                b"anthropic-ratelimit-unified-reset",
+                b"anthropic-ratelimit-tokens-reset",
+                b"anthropic-ratelimit-tokens-remaining",
+                b"anthropic-ratelimit-requests-limit",
+            ]
+        ),
+        st.binary(max_size=12),
+    ),
+    st.binary(max_size=50),
+)
+def test_odd_headers_and_bodies_are_no_error(special: dict[bytes, bytes], body: bytes) -> None:
+    """They come from upstreams."""
+    rest = rest_asked(special, body, 0.0, 1.0)
+    assert rest is None or 0 < rest.for_s <= 14 * 86_400
+    limits_told(special)
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20), st.floats(0, 200)), min_size=1, max_size=4))
+def test_the_pools_answer_is_the_sum_and_the_earliest(pool: list[tuple[int, int, float]]) -> None:
+    """Limits add up, remaining never exceeds them, and retry-after is the first room of all."""
+    budgets = []
+    for n, (limit, used, rest_s) in enumerate(pool):
+        budget = Budget(("p", str(n)), "", Allowance(requests=limit))
+        for _ in range(used):
+            budget.try_reserve(1, 0.0)
+        budget.rest(rest_s)
+        budgets.append(budget)
+    answer = no_room([*budgets, budgets[0]], 1, 1.0, 1000.0)
+    lines = dict(line.split(b": ") for line in answer.lines.split(b"\r\n") if line)
+    assert int(lines[b"anthropic-ratelimit-requests-limit"]) == sum(limit for limit, _, _ in pool)
+    assert 0 <= int(lines[b"anthropic-ratelimit-requests-remaining"]) <= sum(limit for limit, _, _ in pool)
+    wait_s = min(budget.room_in_s(1, 1.0) for budget in budgets)
+    assert wait_s <= answer.retry_after_s < max(wait_s, 1) + 1
+    assert (b"x-should-retry" in lines) == (answer.retry_after_s > 30)
+
+
+def test_a_providers_429_is_changed_only_where_the_pool_knows_better() -> None:
+    """Everything else of it stays as it came."""
+    lines = [b"Retry-After: 9", b"x-a: b"]
+    assert told_for_pool(lines, {b"retry-after": b"9"}, 9) == lines
+    assert told_for_pool(lines, {b"retry-after": b"9"}, 4) == [b"x-a: b", b"retry-after: 4"]
+    assert told_for_pool(lines, {b"retry-after": b"9"}, 40)[-1] == b"x-should-retry: false"
