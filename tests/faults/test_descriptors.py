@@ -34,7 +34,7 @@ def test_more_silent_clients_than_descriptors(tmp_path: Path, upstream: SteadyUp
         until(lambda: status(relay)["exit_code"] == 0, "all is well")
         with steady_load(relay.url, upstream, whole=2, streams=2) as load:
             until(at_work(load, 20), "the load is on")
-            with silent_clients(relay, 2 * LIMIT) as clients:
+            with silent_clients(relay, LIMIT) as clients:
                 until(lambda: relay.events("connections_full"), "the log says it")
                 until(at_work(load, 100), "clients that were there before go on")
                 late = clients[-1]

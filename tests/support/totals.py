@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from support.serving import Relay, until
 def counted(relay: Relay, column: str = "requests") -> int:
     """The sum of a column of the ledger; -1 if it cannot be read now."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{relay.state}/control.db?mode=ro", uri=True)) as database:
+        with contextlib.closing(_database(relay)) as database:
             return int(database.execute(f"SELECT coalesce(sum({column}), 0) FROM ledger").fetchone()[0])
     except sqlite3.Error:
         return -1
@@ -52,11 +52,33 @@ def spool_files(relay: Relay) -> list[Path]:
 
 def spooled(relay: Relay) -> int:
     """How many requests are on disk for a successor."""
+    return _spooled(relay, {})
+
+
+def safe(relay: Relay) -> int:
+    """How many requests are counted, or on disk and will be: a batch may be both while its acknowledgement is away."""
+    try:
+        with contextlib.closing(_database(relay)) as database:
+            database.execute("BEGIN")
+            count = int(database.execute("SELECT coalesce(sum(requests), 0) FROM ledger").fetchone()[0])
+            acknowledged = dict(database.execute("SELECT journal, acknowledged FROM journals"))
+    except sqlite3.Error:
+        return -1
+    return count + _spooled(relay, acknowledged)
+
+
+def _database(relay: Relay) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{relay.state}/control.db?mode=ro", uri=True, isolation_level=None)
+
+
+def _spooled(relay: Relay, acknowledged: Mapping[str, int]) -> int:
     count = 0
     for path in spool_files(relay):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 continue
             batches = {found.number: usage_pb2.UsageBatch.FromString(found.payload) for found in frames_in(file.read)}
-            count += sum(len(batch.records) + sum(part.requests for part in batch.sums) for batch in batches.values())
+            for number, batch in batches.items():
+                if number > acknowledged.get(path.stem, 0):
+                    count += len(batch.records) + sum(part.requests for part in batch.sums)
     return count
