@@ -51,6 +51,10 @@ def compatible(**fields: Any) -> dict[str, Any]:
     return provider(type="anthropic-compatible", base_url="https://llm.example.com", **fields)
 
 
+def match(**conditions: Any) -> dict[str, Any]:
+    return {"routing": {"routes": [{"match": conditions, "to": [{"provider": "a"}]}]}}
+
+
 def server(**fields: Any) -> dict[str, Any]:
     return {"server": {"auth": {"mode": "none"}} | fields}
 
@@ -135,9 +139,17 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         ({"control": {"listen": "127.0.0.1:8787"}}, "control.listen", "the same address as server.listen"),
         ({"control": {"listen": "127.0.0.1:9091"}}, "control.listen", "the same address as control.web_listen"),
         # routing
-        ({"routing": {"strategy": "cost-based"}}, "routing.strategy", "not available yet"),
-        ({"routing": {"strategy": "least-loaded"}}, "routing.strategy", "not available yet"),
+        ({"routing": {"strategy": "leastloaded"}}, "routing.strategy", "did you mean 'least-loaded'?"),
         ({"routing": {"strategy": "faillover"}}, "routing.strategy", "did you mean 'failover'?"),
+        (
+            match(min_input_tokens=9, max_input_tokens=8),
+            "routing.routes[0].match.max_input_tokens",
+            "nothing could match",
+        ),
+        (match(agent="main", request_class="subagent"), "routing.routes[0].match.request_class", "contradicts"),
+        (match(headers={"Cookie": "*"}), "routing.routes[0].match.headers.cookie", "not seen"),
+        (match(headers={"x-api-key": "*"}), "routing.routes[0].match.headers.x-api-key", "credentials"),
+        (match(images="some"), "routing.routes[0].match.images", "true or false"),
         ({"routing": {"max_attempts": 101}}, "routing.max_attempts", "at most 100"),
         ({"routing": {"affinity": "client"}}, "routing.affinity", "session, none"),
         ({"routing": {"routes": [{"match": {"model": "m"}}]}}, "routing.routes[0].to", "is required"),
@@ -161,6 +173,10 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         ),
         # providers
         (provider(name="A"), "providers[0].name", "lower-case"),
+        (provider(keys=[{"key": "k", "state": "disabled"}]), "providers[0].keys", "every key is disabled"),
+        (provider(key_selection="random"), "providers[0].key_selection", "least-loaded"),
+        (provider(prices={"*": {"input": -1, "output": 1}}), "providers[0].prices['*'].input", "at least 0"),
+        (provider(price_factor="dear"), "providers[0].price_factor", "must be a number"),
         (provider(type="bedrock"), "providers[0].type", "not available yet"),
         (provider(type="azure"), "providers[0].type", "not available yet"),
         (provider(type="vertex"), "providers[0].type", "not available yet"),

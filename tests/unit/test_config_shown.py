@@ -42,7 +42,9 @@ def test_a_configuration_is_shown_whole_but_for_its_secrets() -> None:
     """Defaults included: the question is what is in force."""
     shown = yaml.safe_load(redacted_yaml(config()))
     assert shown["server"]["auth"]["keys"] == [{"name": "laptop", "key": "***"}]
-    assert shown["providers"][0]["keys"] == [{"label": "key-1", "key": "***", "weight": 1, "priority": 0}]
+    assert shown["providers"][0]["keys"] == [
+        {"label": "key-1", "key": "***", "weight": 1, "priority": 0, "state": "active"}
+    ]
     assert shown["providers"][0]["base_url"] == "https://api.anthropic.com"
     assert shown["server"]["max_body"] == "32MiB"
     assert shown["routing"]["failover_timeout"] == "30s"

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from ccr_control.core.addresses import is_private
 from ccr_control.core.completion import completed, takes_leftovers
-from ccr_control.core.crosscheck import PROVIDERS, ROUTES
+from ccr_control.core.crosscheck import PROVIDERS, ROUTES, SUBSCRIPTION
 from ccr_control.core.document import Document, Path, path_text
 from ccr_control.core.errors import Problem
-from ccr_control.core.patterns import covers, is_exact
-from ccr_control.core.schema import Config, RouteConfig
+from ccr_control.core.patterns import covers, fits, is_exact
+from ccr_control.core.schema import Config, MatchConfig, RouteConfig
+
+_Earlier = tuple[str, MatchConfig, Path]
 
 
 def advice(config: Config, document: Document) -> list[Problem]:
@@ -21,6 +23,7 @@ def advice(config: Config, document: Document) -> list[Problem]:
     full = completed(config)
     findings = [*_unprotected(config), *_ambiguous(config)]
     findings += [*_shared_secrets(full), *_differing_limits(full), *_unreachable(full), *_shadowed(full, document)]
+    findings += [*_unknown_clients(full), *_draining(full)]
     return [document.problem(path, message) for path, message in findings]
 
 
@@ -85,24 +88,48 @@ def _unreachable(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _shadowed(config: Config, document: Document) -> Iterator[tuple[Path, str]]:
-    exact: dict[str, Path] = {}
-    wide: list[tuple[str, Path]] = []
+    exact: dict[str, list[_Earlier]] = {}
+    wide: list[_Earlier] = []
     for r, route in enumerate(config.routing.routes):
-        covering = [exact.get(pattern) or _first_cover(pattern, wide) for pattern in _patterns(route)]
+        covering = [
+            _first_cover(pattern, route.match, [*exact.get(pattern, ()), *wide]) for pattern in _patterns(route)
+        ]
         if all(covering):
             lines = sorted({document.places[at].line for at in covering if at and at in document.places})
             where = f" on line {', '.join(map(str, lines))}" if lines else ""
             yield (*ROUTES, r), f"never used: what it matches goes by an earlier route{where}"
         for pattern in _patterns(route):
-            if is_exact(pattern):
-                exact.setdefault(pattern, (*ROUTES, r))
-            else:
-                wide.append((pattern, (*ROUTES, r)))
+            earlier = exact.setdefault(pattern, []) if is_exact(pattern) else wide
+            earlier.append((pattern, route.match, (*ROUTES, r)))
 
 
 def _patterns(route: RouteConfig) -> tuple[str, ...]:
     return route.match.model or ("*",)
 
 
-def _first_cover(pattern: str, earlier: list[tuple[str, Path]]) -> Path | None:
-    return next((path for wide, path in earlier if covers(wide, pattern)), None)
+def _first_cover(pattern: str, match: MatchConfig, earlier: list[_Earlier]) -> Path | None:
+    return next((path for wide, other, path in earlier if covers(wide, pattern) and _asks_less(other, match)), None)
+
+
+def _asks_less(earlier: MatchConfig, later: MatchConfig) -> bool:
+    """Whether whatever meets the later conditions surely meets the earlier ones; models apart."""
+    asked = {name: getattr(earlier, name) for name in MatchConfig.model_fields if name != "model"}
+    return all(value in (None, {}) or getattr(later, name) == value for name, value in asked.items())
+
+
+def _unknown_clients(config: Config) -> Iterator[tuple[Path, str]]:
+    auth = config.server.auth
+    known = [client.name for client in auth.keys] if auth else []
+    known += [SUBSCRIPTION] if auth and auth.allow_subscription else []
+    for r, route in enumerate(config.routing.routes):
+        if route.match.client and not any(fits(one, name) for one in route.match.client for name in known):
+            yield (*ROUTES, r, "match", "client"), "no client has such a name: the route is never used"
+
+
+def _draining(config: Config) -> Iterator[tuple[Path, str]]:
+    for i, provider in enumerate(config.providers):
+        if provider.enabled and provider.keys and not any(key.state == "active" for key in provider.keys):
+            yield (
+                (*PROVIDERS, i, "keys"),
+                "no key is active: only sessions that live on a deprecated one still get there",
+            )

@@ -6,6 +6,7 @@ says beforehand what a node would reject; `config_hash`, `redacted_yaml` and `js
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from ccr_rpc.v1 import snapshot_pb2 as pb
@@ -16,8 +17,10 @@ from ccr_control.core.completion import completed, named
 from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
 from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
+from ccr_control.core.presets import preset_of
+from ccr_control.core.pricing import FREE, Price, table
 from ccr_control.core.provider_schema import KeyConfig, ModelConfig, ProviderConfig
-from ccr_control.core.schema import AuthConfig, Config, RouteConfig, Strategy
+from ccr_control.core.schema import AuthConfig, Config, MatchConfig, RouteConfig, Strategy
 from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 
@@ -46,6 +49,27 @@ _STRATEGIES = {
     "round-robin": pb.STRATEGY_ROUND_ROBIN,
     "weighted-round-robin": pb.STRATEGY_WEIGHTED_ROUND_ROBIN,
     "failover": pb.STRATEGY_FAILOVER,
+    "least-loaded": pb.STRATEGY_LEAST_LOADED,
+    "cost-based": pb.STRATEGY_COST_BASED,
+    "latency-based": pb.STRATEGY_LATENCY_BASED,
+    "model-based": pb.STRATEGY_MODEL_BASED,
+}
+_KEY_SELECTIONS = {
+    "least-loaded": pb.KEY_SELECTION_LEAST_LOADED,
+    "weighted": pb.KEY_SELECTION_WEIGHTED,
+    "round-robin": pb.KEY_SELECTION_ROUND_ROBIN,
+    "priority": pb.KEY_SELECTION_PRIORITY,
+}
+_KEY_STATES = {
+    "active": pb.KEY_STATE_ACTIVE,
+    "deprecated": pb.KEY_STATE_DEPRECATED,
+    "disabled": pb.KEY_STATE_DISABLED,
+}
+_CLASSES = {
+    "main": pb.REQUEST_CLASS_MAIN,
+    "subagent": pb.REQUEST_CLASS_SUBAGENT,
+    "background": pb.REQUEST_CLASS_BACKGROUND,
+    "count_tokens": pb.REQUEST_CLASS_COUNT_TOKENS,
 }
 
 
@@ -70,6 +94,7 @@ def compile_snapshot(config: Config, *, version: int, created_at: datetime) -> p
             _default_route(full),
         ],
         relay=_relay(full),
+        prices=[_price(pattern, price) for pattern, price in table()] if _goes_by_cost(full) else [],
     )
 
 
@@ -123,17 +148,21 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
         accepts_subscription=accepts_subscription(provider, auth),
         ca_pem=provider.ca_file.text if provider.ca_file else "",
         enabled=provider.enabled,
+        key_selection=_KEY_SELECTIONS[provider.key_selection],
+        prices=_prices(provider),
+        price_factor=provider.price_factor,
     )
 
 
 def _key(key: KeyConfig) -> pb.Key:
     return pb.Key(
         label=key.label or "",
-        secret=key.key.reveal(),
+        secret="" if key.state == "disabled" else key.key.reveal(),
         scope=key.scope or "",
         weight=key.weight,
         priority=key.priority,
         limits=_limits(key),
+        state=_KEY_STATES[key.state],
     )
 
 
@@ -188,10 +217,53 @@ def _betas(provider: ProviderConfig) -> pb.BetaPolicy:
             return pb.BetaPolicy(forward_all=False, allowed=allowed)
 
 
+def _prices(provider: ProviderConfig) -> Iterator[pb.ModelPrice]:
+    """What the configuration says; a local runtime costs nothing unless it does."""
+    for pattern, said in provider.prices.items():
+        price = Price(said.input, said.output, said.cache_read, said.cache_write_5m, said.cache_write_1h)
+        yield _price(pattern, price)
+    if preset_of(provider).is_local and "*" not in provider.prices:
+        yield _price("*", FREE)
+
+
+def _price(pattern: str, price: Price) -> pb.ModelPrice:
+    return pb.ModelPrice(
+        pattern=pattern,
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write_5m=price.cache_write_5m,
+        cache_write_1h=price.cache_write_1h,
+    )
+
+
+def _goes_by_cost(config: Config) -> bool:
+    routing = config.routing
+    return "cost-based" in (routing.strategy, *(route.strategy for route in routing.routes))
+
+
+def _conditions(match: MatchConfig) -> pb.RouteConditions | None:
+    """What a route asks besides the model; None: nothing."""
+    conditions = pb.RouteConditions(
+        clients=match.client or (),
+        subagent=None if match.agent is None else match.agent == "subagent",
+        classes=[_CLASSES[name] for name in match.request_class or ()],
+        thinking=match.thinking,
+        min_input_tokens=match.min_input_tokens,
+        max_input_tokens=match.max_input_tokens,
+        images=match.images,
+        documents=match.documents,
+        tools=match.tools,
+        headers=[pb.Header(name=name, value=pattern) for name, pattern in match.headers.items()],
+    )
+    return conditions if conditions.ListFields() else None
+
+
 def _route(route: RouteConfig, strategy: Strategy, providers: dict[str, ProviderConfig]) -> pb.Route:
     return pb.Route(
         name=route.name or "",
         models=route.match.model or (),
+        conditions=_conditions(route.match),
         strategy=_STRATEGIES[route.strategy or strategy],
         candidates=[
             pb.Candidate(

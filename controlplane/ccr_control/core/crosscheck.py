@@ -19,6 +19,7 @@ from ccr_control.core.schema import AuthConfig, Config
 from ccr_control.core.wording import did_you_mean
 
 DEFAULT_ROUTE = "default"  # the last route of every snapshot
+UNSEEN_HEADERS = {"accept-encoding", "cookie", "origin"}  # what nodes drop or keep to themselves
 SUBSCRIPTION = "subscription"  # what records call a client's own token
 
 PROVIDERS: Path = ("providers",)
@@ -145,7 +146,11 @@ def _credentials(config: Config, document: Document) -> Iterator[Finding]:
         kind: tuple[Path, ...] = ((*at, "type"), (*at, "preset"), (*at, "base_url"), ("server", "auth"))
         if provider.keys and provider.auth_style == "none":
             yield Finding((*at, "auth_style"), "none would never send the `keys`: remove one of them", ((*at, "keys"),))
-        if provider.enabled and not provider.keys and provider.auth_style != "none":
+        if provider.keys and provider.enabled and all(key.state == "disabled" for key in provider.keys):
+            if not accepts_subscription(provider, config.server.auth):
+                message = "every key is disabled: enable one, or say `enabled: false` for the provider"
+                yield Finding((*at, "keys"), message, ((*at, "enabled"),))
+        elif provider.enabled and not provider.keys and provider.auth_style != "none":
             if accepts_subscription(provider, config.server.auth):
                 continue
             ways = 'add `keys: [{label: main, key: "${NAME}"}]`'
@@ -184,6 +189,23 @@ def _routes(config: Config, document: Document) -> Iterator[Finding]:
             yield Finding(path, f"{DEFAULT_ROUTE!r} is the name of the last, built-in route: choose another")
 
 
+def _matches(config: Config, _: Document) -> Iterator[Finding]:
+    for i, route in enumerate(config.routing.routes):
+        at, match = (*ROUTES, i, "match"), route.match
+        low, high = match.min_input_tokens, match.max_input_tokens
+        if low is not None and high is not None and low > high:
+            message = "is below `min_input_tokens`: nothing could match"
+            yield Finding((*at, "max_input_tokens"), message, ((*at, "min_input_tokens"),))
+        if match.agent is not None and match.request_class is not None:
+            other = "subagent" if match.agent == "main" else "main"
+            if set(match.request_class) <= {other}:
+                message = f"contradicts `agent: {match.agent}`: nothing could match"
+                yield Finding((*at, "request_class"), message, ((*at, "agent"),))
+        for name in match.headers:
+            if name in UNSEEN_HEADERS:
+                yield Finding((*at, "headers", name), "is never passed on, and so not seen here: remove it")
+
+
 def _candidates(config: Config, document: Document) -> Iterator[Finding]:
     known = {provider.name for provider in config.providers}
     written = document.written(PROVIDERS)
@@ -208,5 +230,6 @@ _RULES: tuple[Rule, ...] = (
     _credentials,
     _repeated_entries,
     _routes,
+    _matches,
     _candidates,
 )

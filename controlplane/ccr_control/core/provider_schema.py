@@ -20,6 +20,7 @@ from ccr_control.core.scalars import (
     Int,
     Label,
     ModelName,
+    Number,
     Pattern,
     PositiveDuration,
     ProviderName,
@@ -37,6 +38,9 @@ ProviderType = Annotated[
 PresetName = Literal["minimax", "moonshot", "deepseek", "openrouter", "vllm", "llama-cpp", "lm-studio"]
 AuthStyle = Literal["x-api-key", "bearer", "both", "none"]
 SystemTurns = Literal["pass", "fold", "reject"]
+KeySelection = Literal["least-loaded", "weighted", "round-robin", "priority"]
+KeyState = Literal["active", "deprecated", "disabled"]
+Usd = Annotated[Number, Field(ge=0, le=1_000_000)]
 Weight = Annotated[Int, Field(ge=1, le=1_000_000)]
 Priority = Annotated[Int, Field(ge=0, le=1_000_000)]
 
@@ -62,6 +66,8 @@ class KeyConfig(Section):
     """Share among keys of equal priority."""
     priority: Priority = 0
     """Lower is tried first."""
+    state: KeyState = "active"
+    """`deprecated`: only sessions that live on it already still use it. `disabled`: nobody does."""
 
 
 class ModelConfig(Section):
@@ -73,6 +79,21 @@ class ModelConfig(Section):
     """The name for people. Absent: made from the id."""
     created_at: Timestamp | None = None
     """When it was published, RFC 3339."""
+
+
+class PriceConfig(Section):
+    """What a model costs, in USD per million tokens."""
+
+    input: Usd
+    """Input that no cache has a part in."""
+    output: Usd
+    """Output."""
+    cache_read: Usd | None = None
+    """Input read from a prompt cache. Absent: as `input`."""
+    cache_write_5m: Usd | None = None
+    """Input written to a five-minute prompt cache. Absent: as `input`."""
+    cache_write_1h: Usd | None = None
+    """Input written to a one-hour prompt cache. Absent: as `cache_write_5m`."""
 
 
 def _model_by_id(value: Any) -> Any:
@@ -134,6 +155,8 @@ class ProviderConfig(Section):
     """How a key is attached. Absent: as the type or preset knows."""
     keys: tuple[KeyConfig, ...] = ()
     """Its credentials."""
+    key_selection: KeySelection = "least-loaded"
+    """How its keys share the requests; those with the lowest `priority` come first in each."""
     model_mapping: Mapping[Pattern, ModelName] = Field(default_factory=dict)
     """Client's model name (or a pattern with `*`) → the name there. The rule with the most literal characters wins."""
     models: (
@@ -147,6 +170,10 @@ class ProviderConfig(Section):
     """Share among providers."""
     priority: Priority = 0
     """Lower is tried first by `failover`."""
+    prices: Mapping[Pattern, PriceConfig] = Field(default_factory=dict)
+    """Its own model name (or a pattern with `*`) → what it costs. Absent: as the relay's table has it; local runtimes: nothing."""
+    price_factor: Annotated[Number, Field(ge=0, le=1000)] = 1.0
+    """Factor on the relay's table: 1.1 for most regional endpoints, 0 where a subscription is paid for anyway."""
     headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Headers added to every request to it."""
     betas: Annotated[Literal["forward", "drop"] | tuple[str, ...], BeforeValidator(_forward_drop_or_list)] = "forward"

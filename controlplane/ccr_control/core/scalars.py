@@ -5,6 +5,7 @@ Pure. A refusal never repeats the value: it may have come from a variable. Whoev
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,14 @@ def _whole_number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ValueError("must be a whole number")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", value):  # from a variable
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise ValueError("must be a number")
 
 
 def _flag(value: Any) -> Any:
@@ -175,6 +184,7 @@ _DURATION_SCHEMA = WithJsonSchema(
 )
 
 Int = Annotated[int, BeforeValidator(_whole_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Size = Annotated[
     int,
@@ -202,6 +212,7 @@ ModelName = Annotated[str, PlainValidator(_plain_text("a model name")), _TEXT]
 Pattern = Annotated[str, PlainValidator(_plain_text("a model name or pattern")), _TEXT]
 ServesPattern = Annotated[Pattern, AfterValidator(_serves_pattern)]
 HeaderName = Annotated[str, PlainValidator(_header_name), _TEXT]
+NamePattern = Annotated[str, AfterValidator(_printable)]
 DisplayName = Annotated[str, AfterValidator(_printable)]
 Timestamp = Annotated[str, BeforeValidator(yaml_dates), AfterValidator(_timestamp)]
 CaFile = Annotated[Pem, PlainValidator(_pem), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string"})]

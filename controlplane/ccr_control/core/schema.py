@@ -7,6 +7,7 @@ behind it) counts as absent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -16,29 +17,32 @@ from ccr_control.core.addresses import Address, Listen, LoopbackListen, Origin
 from ccr_control.core.provider_schema import Priority, ProviderConfig, Weight
 from ccr_control.core.scalars import (
     Flag,
+    HeaderName,
     Int,
     Label,
     ModelName,
+    NamePattern,
     Pattern,
     PositiveDuration,
     Share,
     Size,
     ZeroDuration,
     one_or_many,
-    unavailable,
 )
 from ccr_control.core.secret import Credential
 from ccr_control.core.section import Section
 
-_Ordering = Literal["simple-shuffle", "round-robin", "weighted-round-robin", "failover"]
-Strategy = Annotated[
-    _Ordering,
-    BeforeValidator(
-        unavailable(
-            "cost-based", "latency-based", "least-loaded", "model-based", available=_Ordering, what="this strategy"
-        )
-    ),
+Strategy = Literal[
+    "simple-shuffle",
+    "round-robin",
+    "weighted-round-robin",
+    "failover",
+    "least-loaded",
+    "cost-based",
+    "latency-based",
+    "model-based",
 ]
+RequestClass = Literal["main", "subagent", "background", "count_tokens"]
 
 
 class ClientConfig(Section):
@@ -98,6 +102,26 @@ class MatchConfig(Section):
 
     model: Annotated[tuple[Pattern, ...], one_or_many(), Field(min_length=1)] | None = None
     """Patterns of the model name the client says; `*` stands for any run. Absent: every model."""
+    client: Annotated[tuple[NamePattern, ...], one_or_many(), Field(min_length=1)] | None = None
+    """Patterns of the client's name; `subscription` for a client's own token."""
+    agent: Literal["main", "subagent"] | None = None
+    """Who in Claude Code asks."""
+    request_class: Annotated[tuple[RequestClass, ...], one_or_many(), Field(min_length=1)] | None = None
+    """`main` and `subagent`: turns of a conversation. `background`: without tools (titles, summaries). `count_tokens`."""
+    thinking: Flag | None = None
+    """Whether it asks for thinking."""
+    min_input_tokens: Annotated[Int, Field(ge=0, le=10**9)] | None = None
+    """Estimated input tokens, at least: 3.5 bytes of the request each."""
+    max_input_tokens: Annotated[Int, Field(ge=0, le=10**9)] | None = None
+    """Estimated input tokens, at most."""
+    images: Flag | None = None
+    """Whether it holds images."""
+    documents: Flag | None = None
+    """Whether it holds documents (PDFs and text)."""
+    tools: Flag | None = None
+    """Whether it offers tools."""
+    headers: Mapping[HeaderName, NamePattern] = Field(default_factory=dict)
+    """Headers that it has: name → pattern of the value."""
 
 
 class CandidateConfig(Section):
@@ -130,7 +154,7 @@ class RoutingConfig(Section):
     """How requests find a provider."""
 
     strategy: Strategy = "simple-shuffle"
-    """How candidates are ordered."""
+    """How candidates are ordered: see docs/how-to/routing.md."""
     failover_timeout: ZeroDuration = timedelta(seconds=30)
     """No further attempt starts after this time. It never cuts one that is running."""
     max_attempts: Annotated[Int, Field(ge=1, le=100)] = 5

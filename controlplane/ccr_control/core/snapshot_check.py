@@ -38,7 +38,7 @@ def _whole(snapshot: pb.Snapshot) -> Iterator[str]:
         yield "config_hash is not a SHA-256 in hex"
     if not snapshot.providers:
         yield "there is no provider"
-    if not snapshot.routes or snapshot.routes[-1].models:
+    if not snapshot.routes or snapshot.routes[-1].models or snapshot.routes[-1].HasField("conditions"):
         yield "the last route must fit every request"
     yield from _repeated("provider", (provider.name for provider in snapshot.providers))
     yield from _repeated("route", (route.name for route in snapshot.routes))
@@ -81,7 +81,7 @@ def _attached(who: str, provider: pb.Provider) -> Iterator[str]:
     """What is added to requests: keys and headers."""
     yield from _repeated(f"{who}: key", (key.label for key in provider.keys))
     for key in provider.keys:
-        if not key.secret:
+        if not key.secret and key.state != pb.KEY_STATE_DISABLED:
             yield f"{who}: key {key.label!r} is empty"
         yield from _ranges(f"{who}: key {key.label!r}", key)
     for header in provider.headers:
@@ -90,7 +90,8 @@ def _attached(who: str, provider: pb.Provider) -> Iterator[str]:
 
 
 def _has_credential(provider: pb.Provider) -> bool:
-    return bool(provider.keys) or provider.accepts_subscription or provider.auth_style == pb.AUTH_STYLE_NONE
+    has_key = any(key.state != pb.KEY_STATE_DISABLED for key in provider.keys)
+    return has_key or provider.accepts_subscription or provider.auth_style == pb.AUTH_STYLE_NONE
 
 
 def _route(route: pb.Route, providers: set[str]) -> Iterator[str]:
@@ -99,6 +100,8 @@ def _route(route: pb.Route, providers: set[str]) -> Iterator[str]:
         yield f"{who}: the strategy is not set"
     if not route.candidates:
         yield f"{who}: it has no candidate"
+    if pb.REQUEST_CLASS_UNSPECIFIED in route.conditions.classes:
+        yield f"{who}: a request class is not set"
     for candidate in route.candidates:
         if candidate.provider not in providers:
             yield f"{who}: there is no provider {candidate.provider!r}"

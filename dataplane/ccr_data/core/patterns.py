@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 
 def fits(pattern: str, name: str) -> bool:
     """Whether the whole name matches the pattern."""
-    if "*" not in pattern:
+    star = pattern.find("*")
+    if star < 0:
         return pattern == name
+    if star == len(pattern) - 1:
+        return name.startswith(pattern[:star])
     return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name, re.DOTALL) is not None
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
 MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
+
+if TYPE_CHECKING:
+    from ccr_data.core.snapshot import Strategy, Target
 
 
 class Endpoint(enum.StrEnum):
@@ -75,6 +79,23 @@ class AttemptRecord(msgspec.Struct, gc=False):
     total_s: float = 0.0
 
 
+class PinUse(enum.Enum):
+    """What became of a session's pin."""
+
+    NONE = "none"  # the session had none
+    KEPT = "kept"
+    LEFT = "left"
+
+
+class Decision(msgspec.Struct, gc=False):
+    """Why a request went where it went."""
+
+    strategy: Strategy
+    targets: tuple[Target, ...]  # best first
+    passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
+    pin: PinUse = PinUse.NONE
+
+
 class Record(msgspec.Struct):
     """One finished request."""
 
@@ -99,6 +120,7 @@ class Record(msgspec.Struct):
     snapshot_version: int = 0
     upstream_request_id: str = ""
     warning: str = ""
+    decision: Decision | None = None  # None: there was nothing to choose
 
     @property
     def has_failed_attempt(self) -> bool:

@@ -1,7 +1,7 @@
 """Which targets may serve a request, and in which order?
 
-Pure: the turn of each route and the random rolls are arguments. Nothing here removes the last target that is left: what is
-cooling down is only put behind what is not.
+Pure: the node's state (turns, open requests, measured times), the time and the random rolls are arguments, and the same ones give
+the same plan. Nothing here removes the last target that is left: what is cooling down is only put behind what is not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from ccr_data.core.errors import CircuitsOpen, NoSuchModel, NotSupported
+from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
-from ccr_data.core.records import Reason
-from ccr_data.core.snapshot import Choice, RoutedModel, Strategy, Target
+from ccr_data.core.records import PinUse, Reason
+from ccr_data.core.snapshot import Choice, KeySelection, RoutedModel, Strategy, Target
+
+AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
 Roll = Callable[[], float]  # a number from [0, 1), drawn by the caller
 
@@ -37,6 +40,7 @@ class Needs(msgspec.Struct, frozen=True, gc=False):
     count_tokens: bool = False
     documents: bool = False
     own_token: bool = False  # it carries a subscription token instead of a relay key
+    streams: bool = False
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class Turns:
     """The state of the strategies that take turns, by route. Kept by the node over all snapshots."""
 
     next_of: dict[str, int] = field(default_factory=dict)
+    next_key_of: dict[str, int] = field(default_factory=dict)  # by provider
     credit_of: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -92,6 +97,8 @@ class NodeState:
 
     turns: Turns = field(default_factory=Turns)
     cooldowns: Cooldowns = field(default_factory=Cooldowns)
+    load: Load = field(default_factory=Load)
+    latencies: Latencies = field(default_factory=Latencies)
 
 
 class Plan(msgspec.Struct, gc=False):
@@ -99,6 +106,7 @@ class Plan(msgspec.Struct, gc=False):
 
     targets: list[Target]  # best first
     passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
+    pin: PinUse = PinUse.NONE
 
 
 def plan(
@@ -114,16 +122,33 @@ def plan(
     if not able:
         raise NotSupported(_lacking(model, needs))
     able = _closed(able, routed, model, passed_over)
-    targets = [
-        target for choice in _ordered(routed, able, node.turns, roll) for target in _targets(choice, needs, roll)
-    ]
+    targets: list[Target] = []
+    for choice in _ordered(routed, able, needs, node, now_s, roll):
+        own = choice.targets
+        if len(own) == 1 and not choice.draining and not needs.own_token:
+            targets.append(own[0])
+        else:
+            targets += _targets(choice, needs, pin, node, roll, passed_over)
+    if not targets:
+        raise NotSupported(_lacking(model, needs))
     if pin is not None:
         targets.sort(key=lambda target: _is_unpinned(target, pin))
     if node.cooldowns:
         cooling = [target for target in targets if node.cooldowns.is_cooling(target, now_s)]
-        passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
-        targets = [target for target in targets if target not in cooling] + cooling
-    return Plan(targets, passed_over)
+        if cooling:
+            passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
+            targets = [target for target in targets if target not in cooling] + cooling
+    if routed.route.strategy is Strategy.LATENCY_BASED:
+        node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
+    pin_use = PinUse.NONE
+    if pin is not None:
+        pin_use = PinUse.LEFT if _is_unpinned(targets[0], pin) else PinUse.KEPT
+    return Plan(targets, passed_over, pin_use)
+
+
+def measured(target: Target, model: str, *, streams: bool) -> Measured:
+    """What times to the first token are kept by."""
+    return target.provider.name, target.model or model, streams
 
 
 def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: list[tuple[str, str]]) -> bool:
@@ -136,7 +161,7 @@ def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: lis
         why = "does not read documents"
     elif needs.own_token and choice.subscription_target is None:
         why = "takes no subscription token"
-    elif not needs.own_token and not choice.targets:
+    elif not needs.own_token and not choice.targets and not choice.draining:
         why = "has no key"
     if why:
         passed_over.append((choice.provider.name, why))
@@ -167,13 +192,44 @@ def _is_unpinned(target: Target, pin: Pin) -> bool:
     return target.provider.name != pin.provider or target.label != pin.key_label
 
 
-def _targets(choice: Choice, needs: Needs, roll: Roll) -> list[Target]:
+def _targets(
+    choice: Choice, needs: Needs, pin: Pin | None, node: NodeState, roll: Roll, passed_over: list[tuple[str, str]]
+) -> list[Target]:
+    """The keys of a provider that may serve the request, in order."""
     if needs.own_token:
         return [choice.subscription_target] if choice.subscription_target else []
-    if len(choice.targets) == 1:
+    targets = _keys_in_order(choice, node, roll)
+    for target in choice.draining:
+        if pin is None or _is_unpinned(target, pin):
+            passed_over.append((f"{target.provider.name}/{target.label}", "key deprecated"))
+        else:
+            targets.append(target)
+    return targets
+
+
+def _keys_in_order(choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
+    if len(choice.targets) <= 1:
         return list(choice.targets)
     keyed = [_KeyedTarget(target) for target in choice.targets]
-    return [entry.target for entry in by_priority(shuffled(keyed, roll))]
+    match choice.provider.key_selection:
+        case KeySelection.LEAST_LOADED:
+            ordered = sorted(shuffled(keyed, roll), key=lambda entry: node.load.of(entry.target) / entry.weight)
+        case KeySelection.WEIGHTED:
+            ordered = shuffled(keyed, roll)
+        case KeySelection.ROUND_ROBIN:
+            ordered = _next_key_first(keyed, choice.provider.name, node.turns)
+        case KeySelection.PRIORITY:
+            ordered = keyed
+    return [entry.target for entry in by_priority(ordered)]
+
+
+def _next_key_first(keyed: list[_KeyedTarget], provider: str, turns: Turns) -> list[_KeyedTarget]:
+    """Among the keys that come first, each in turn; the others only follow."""
+    lowest = min(entry.priority for entry in keyed)
+    first = [entry for entry in keyed if entry.priority == lowest]
+    turn = turns.next_key_of.get(provider, 0)
+    turns.next_key_of[provider] = turn + 1
+    return [*rotated(first, turn), *(entry for entry in keyed if entry.priority != lowest)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +245,12 @@ class _KeyedTarget:
         return self.target.key.priority if self.target.key else 0
 
 
-def _ordered(routed: RoutedModel, choices: list[Choice], turns: Turns, roll: Roll) -> list[Choice]:
+def _ordered(
+    routed: RoutedModel, choices: list[Choice], needs: Needs, node: NodeState, now_s: float, roll: Roll
+) -> list[Choice]:
     if len(choices) == 1:
         return choices
-    route = routed.route
+    route, turns = routed.route, node.turns
     match route.strategy:
         case Strategy.SIMPLE_SHUFFLE:
             return shuffled(choices, roll)
@@ -204,6 +262,24 @@ def _ordered(routed: RoutedModel, choices: list[Choice], turns: Turns, roll: Rol
             return rotated(choices, turn)
         case Strategy.WEIGHTED_ROUND_ROBIN:
             return smooth_turn(choices, turns.credit_of.setdefault(route.name, {}))
+        case Strategy.LEAST_LOADED:
+            return sorted(shuffled(choices, roll), key=lambda choice: node.load.over(choice.targets) / choice.weight)
+        case Strategy.COST_BASED | Strategy.MODEL_BASED:
+            return sorted(shuffled(choices, roll), key=_rank)
+        case Strategy.LATENCY_BASED:
+            return fastest_first(shuffled(choices, roll), node.latencies, now_s, streams=needs.streams)
+
+
+def _rank(choice: Choice) -> float:
+    return choice.rank
+
+
+def fastest_first(choices: list[Choice], latencies: Latencies, now_s: float, *, streams: bool) -> list[Choice]:
+    """By the time to the first token to hope for; those about as fast as the fastest stay in order."""
+    expected_s = [latencies.expected_s((choice.provider.name, choice.model, streams), now_s) for choice in choices]
+    limit_s = min(expected_s) * AS_FAST
+    places = sorted(range(len(choices)), key=lambda place: max(expected_s[place], limit_s))
+    return [choices[place] for place in places]
 
 
 def shuffled(entries: Sequence[W], roll: Roll) -> list[W]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ccr_data.core.limits import NO_LIMITS, Allowance
-from ccr_data.core.patterns import best_fit, fits_any
+from ccr_data.core.matching import Asked, Conditions, holds
+from ccr_data.core.patterns import best_fit, fits, fits_any
 
 MAX_ROUTED_MODELS = 4096  # names come from clients, so the memo of routed names is bounded
 
@@ -57,6 +58,27 @@ class Strategy(enum.Enum):
     ROUND_ROBIN = "round-robin"
     WEIGHTED_ROUND_ROBIN = "weighted-round-robin"
     FAILOVER = "failover"
+    LEAST_LOADED = "least-loaded"
+    COST_BASED = "cost-based"
+    LATENCY_BASED = "latency-based"
+    MODEL_BASED = "model-based"
+
+
+class KeySelection(enum.Enum):
+    """How the keys of a provider share its requests."""
+
+    LEAST_LOADED = "least-loaded"
+    WEIGHTED = "weighted"
+    ROUND_ROBIN = "round-robin"
+    PRIORITY = "priority"
+
+
+class KeyState(enum.Enum):
+    """Who gets a key."""
+
+    ACTIVE = "active"
+    DEPRECATED = "deprecated"  # only sessions that are pinned to it
+    DISABLED = "disabled"
 
 
 class Origin(NamedTuple):
@@ -84,6 +106,40 @@ class Key:
     weight: int = 1
     priority: int = 0
     limits: Allowance = NO_LIMITS  # of its scope
+    state: KeyState = KeyState.ACTIVE
+
+
+# Parts of a conversation's tokens, for comparing prices: with a prompt cache nearly all input is read from it.
+CACHED_MIX = {"input": 0.02, "output": 0.02, "cache_read": 0.90, "cache_write": 0.06}
+PLAIN_MIX = {"input": 0.98, "output": 0.02, "cache_read": 0.0, "cache_write": 0.0}
+UNKNOWN_PRICE = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """What a model costs, in USD per million tokens."""
+
+    pattern: str
+    input: float
+    output: float
+    cache_read: float
+    cache_write: float  # to a five-minute cache
+
+    def blended(self, *, has_cache: bool) -> float:
+        """The price of a million tokens of a usual conversation."""
+        mix = CACHED_MIX if has_cache else PLAIN_MIX
+        return (
+            mix["input"] * self.input
+            + mix["output"] * self.output
+            + mix["cache_read"] * self.cache_read
+            + mix["cache_write"] * self.cache_write
+        )
+
+
+def price_of(prices: tuple[ModelPrice, ...], model: str) -> ModelPrice | None:
+    """The entry with the most literal characters that fits; None if none does."""
+    pattern = best_fit([(one.pattern, one.pattern) for one in prices], model)
+    return next((one for one in prices if one.pattern == pattern), None) if pattern is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +193,9 @@ class Provider:
     accepts_subscription: bool = False
     is_enabled: bool = True
     is_open: bool = False  # its circuit is open or half-open: requests pass it by
+    key_selection: KeySelection = KeySelection.LEAST_LOADED
+    prices: tuple[ModelPrice, ...] = ()
+    price_factor: float = 1.0
 
     def does_serve(self, model: str) -> bool:
         """Whether it is a candidate for a model that no route of its own sends there."""
@@ -147,6 +206,23 @@ class Provider:
     def own_name(self, model: str) -> str:
         """What it calls the model."""
         return best_fit(self.model_rules, model) or model
+
+    def exactness(self, model: str) -> int:
+        """How exactly its rules and patterns name the model: literal characters of the best; a whole name beats all."""
+        patterns = (*(pattern for pattern, _ in self.model_rules), *self.serves)
+        fitting = [pattern for pattern in patterns if fits(pattern, model)]
+        return max((1 << 20 if "*" not in one else len(one) - one.count("*") for one in fitting), default=-1)
+
+    def blended_price(self, model: str, table: tuple[ModelPrice, ...]) -> float:
+        """What a million tokens of its own model name cost in a usual conversation; UNKNOWN_PRICE if nobody says."""
+        has_cache = self.traits.prompt_caching
+        own = price_of(self.prices, model)
+        if own is not None:
+            return own.blended(has_cache=has_cache)
+        if not self.price_factor:
+            return 0.0
+        listed = price_of(table, model)
+        return UNKNOWN_PRICE if listed is None else listed.blended(has_cache=has_cache) * self.price_factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +244,7 @@ class Route:
     models: tuple[str, ...]  # empty: all
     candidates: tuple[Candidate, ...]
     strategy: Strategy
+    conditions: Conditions | None = None  # None: nothing but the model counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +285,7 @@ class Target:
     answer_lines: bytes  # the beginning of what the relay adds to answers from here
     label: str  # the key's public name; empty without one
     scope: tuple[str, str]  # the account behind it, unique over providers
+    load_key: tuple[str, str]  # provider and label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,8 +295,11 @@ class Choice:
     provider: Provider
     weight: int
     priority: int
-    targets: tuple[Target, ...]  # with the relay's keys; empty if it has none
+    targets: tuple[Target, ...]  # with the relay's active keys; empty if it has none
     subscription_target: Target | None  # for a client's own token
+    draining: tuple[Target, ...]  # with deprecated keys: for sessions that are pinned to them
+    model: str  # its own name of the model
+    rank: float  # lower goes first, where the strategy asks for something that stays the same (price, exactness)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,29 +322,55 @@ class Snapshot:
     providers: Mapping[str, Provider]
     routes: tuple[Route, ...]
     relay: RelayPolicy
-    _routed: dict[str, RoutedModel] = field(default_factory=dict, repr=False)
+    prices: tuple[ModelPrice, ...] = ()
+    _routed: dict[str, tuple[RoutedModel, ...]] = field(default_factory=dict, repr=False)
 
-    def routed(self, model: str) -> RoutedModel:
-        """Route and choices of a model name. Remembered, because a client asks for few names and often."""
+    def routes_of(self, model: str) -> tuple[RoutedModel, ...]:
+        """The routes that a model name can take: the first whose conditions hold, and only the last has none.
+
+        Remembered, because a client asks for few names and often. Most often there is but one.
+        """
         known = self._routed.get(model)
         if known is None:
             if len(self._routed) >= MAX_ROUTED_MODELS:
                 self._routed.clear()
-            known = self._routed[model] = route_model(self, model)
+            known = self._routed[model] = tuple(route_model(self, model, route) for route in _fitting(self, model))
         return known
 
+    def routed(self, model: str, asked: Asked | None = None) -> RoutedModel:
+        """Route and choices of a request; without `asked`, of one that meets no condition."""
+        *conditional, last = self.routes_of(model)
+        if asked is not None:
+            for one in conditional:
+                if one.route.conditions is not None and holds(one.route.conditions, asked):
+                    return one
+        return last
 
-def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
-    """The first route that fits the model, and its candidates that are enabled and serve it.
+
+def _fitting(snapshot: Snapshot, model: str) -> list[Route]:
+    """The routes whose models fit, up to the first without conditions."""
+    fitting = []
+    for route in snapshot.routes:
+        if not route.models or fits_any(route.models, model):
+            fitting.append(route)
+            if route.conditions is None:
+                break
+    return fitting
+
+
+def route_model(snapshot: Snapshot, model: str, route: Route) -> RoutedModel:
+    """What a route makes of a model name: its candidates that are enabled and serve it.
 
     Where only one candidate is enabled there is nothing to choose: it gets also names that it is not known to serve, and says
     itself what it makes of them.
     """
-    route = next(route for route in snapshot.routes if not route.models or fits_any(route.models, model))
     enabled = [candidate for candidate in route.candidates if snapshot.providers[candidate.provider].is_enabled]
     serving = [one for one in enabled if not one.only_served or snapshot.providers[one.provider].does_serve(model)]
-    choices = tuple(_choice(snapshot, one, model) for one in (enabled if len(enabled) == 1 else serving))
-    only = choices[0].targets[0] if len(choices) == 1 and len(choices[0].targets) == 1 else None
+    choices = tuple(
+        _choice(snapshot, one, model, route.strategy) for one in (enabled if len(enabled) == 1 else serving)
+    )
+    lone = choices[0] if len(choices) == 1 else None
+    only = lone.targets[0] if lone is not None and len(lone.targets) == 1 and not lone.draining else None
     keeps_last = not snapshot.relay.drops_last_candidate
     if only is not None and only.provider.is_open and not keeps_last:
         only = None
@@ -271,15 +378,21 @@ def route_model(snapshot: Snapshot, model: str) -> RoutedModel:
     return RoutedModel(route, choices, only, reads_documents, keeps_last)
 
 
-def _choice(snapshot: Snapshot, candidate: Candidate, model: str) -> Choice:
+def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Strategy) -> Choice:
     provider = snapshot.providers[candidate.provider]
     own_name = candidate.model or provider.own_name(model)
     rename = own_name if own_name != model else None
-    targets = tuple(target(provider, key, rename) for key in provider.keys)
+    targets = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.ACTIVE)
+    draining = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.DEPRECATED)
     if not provider.keys and provider.auth_style is AuthStyle.NONE:
         targets = (target(provider, None, rename),)
     own_token = target(provider, None, rename) if provider.accepts_subscription else None
-    return Choice(provider, candidate.weight, candidate.priority, targets, own_token)
+    rank = 0.0
+    if strategy is Strategy.COST_BASED:
+        rank = provider.blended_price(own_name, snapshot.prices)
+    elif strategy is Strategy.MODEL_BASED:
+        rank = -provider.exactness(model)
+    return Choice(provider, candidate.weight, candidate.priority, targets, own_token, draining, own_name, rank)
 
 
 def target(provider: Provider, key: Key | None, model: str | None) -> Target:
@@ -294,4 +407,5 @@ def target(provider: Provider, key: Key | None, model: str | None) -> Target:
     answer_lines = f"x-cc-relay-provider: {provider.name}\r\nx-cc-relay-request-id: ".encode("latin-1")
     label = key.label if key else ""
     scope = (provider.name, key.scope or label) if key else (provider.name, "")
-    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines, label, scope)
+    load_key = (provider.name, label)
+    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines, label, scope, load_key)

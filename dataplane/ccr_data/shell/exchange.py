@@ -91,6 +91,7 @@ class Exchange:
         "_json",
         "_last",
         "_last_sent_s",
+        "_loaded",
         "_out",
         "_part",
         "_passing",
@@ -135,6 +136,7 @@ class Exchange:
         self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
         self._connecting: asyncio.Task[None] | None = None
         self._target: Target = targets[0]
+        self._loaded: Target | None = None  # whose open requests this one is among
         self._attempt: AttemptRecord | None = None
         self._is_stale_retry = False
         self._head: AnswerHead | None = None
@@ -170,6 +172,11 @@ class Exchange:
                 self._no_room()
                 return
             target = self._target
+            load = self._relay.node.load
+            if self._loaded is not None:
+                load.leave(self._loaded)
+            load.enter(target)
+            self._loaded = target
             attempts = self.record.attempts
             self._attempt = AttemptRecord(
                 target.provider.name,
@@ -535,6 +542,8 @@ class Exchange:
         request = self._request
         assert request is not None
         self._state = RELAYING
+        if self.record.decision is not None and self._attempt is not None:
+            self._relay.note_first_token(self.record, self._target, head.status, now_s - self._attempt.began_s, now_s)
         self._passing = passing_of(self._body, is_http10=request.head.is_http10, has_begun=self._has_begun)
         self._request = None
         self._targets = []
@@ -670,6 +679,9 @@ class Exchange:
         self._state = OVER
         self._request = None
         self._targets = []
+        if self._loaded is not None:
+            self._relay.node.load.leave(self._loaded)
+            self._loaded = None
         record = self.record
         attempt = self._attempt
         if attempt is None:

@@ -23,11 +23,12 @@ from ccr_data.core.errors import (
     WrongMethod,
 )
 from ccr_data.core.http1 import AnswerHead, RequestHead
+from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pins
-from ccr_data.core.records import Endpoint, Outcome, RateLimitSighting, Reason, Record
-from ccr_data.core.routing import Needs, NodeState, plan
-from ccr_data.core.snapshot import AuthStyle, ProviderType, Snapshot, Target, target
+from ccr_data.core.records import Decision, Endpoint, Outcome, RateLimitSighting, Reason, Record
+from ccr_data.core.routing import Needs, NodeState, measured, plan
+from ccr_data.core.snapshot import AuthStyle, KeyState, ProviderType, Snapshot, Strategy, Target, target
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
@@ -177,18 +178,27 @@ class Relay:
             peeked = peek(body)
             record.model_asked = peeked.model[:_MAX_NAME]
             record.streamed = peeked.wants_stream and endpoint is MESSAGES
-            routed = snapshot.routed(peeked.model)
+            routes = snapshot.routes_of(peeked.model)
+            routed = routes[0]
+            if len(routes) > 1:
+                asked = Asked(admitted.client, bool(record.agent), endpoint is COUNT_TOKENS, head.lines, body)
+                routed = snapshot.routed(peeked.model, asked)
             record.route = routed.route.name
             record.session = _session(head, body)
             needs_documents = not routed.reads_documents and b'"document"' in body
             if routed.only_target is not None and endpoint is MESSAGES and admitted.own_token is None:
                 targets = [routed.only_target]
             else:
-                needs = Needs(endpoint is COUNT_TOKENS, needs_documents, admitted.own_token is not None)
+                needs = Needs(
+                    endpoint is COUNT_TOKENS, needs_documents, admitted.own_token is not None, record.streamed
+                )
                 pin = None
                 if snapshot.relay.has_session_affinity and record.session:
                     pin = self.pins.of(_pin_key(record), self.clock_s)
-                targets = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll).targets
+                planned = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll)
+                targets = planned.targets
+                strategy = routed.route.strategy
+                record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin)
         except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
@@ -251,6 +261,18 @@ class Relay:
         if cooldown_s > 0:
             self.node.cooldowns.note(failed, reason, now_s + cooldown_s)
 
+    def note_first_token(self, record: Record, by: Target, status: int, seconds: float, now_s: float) -> None:
+        """An answer has begun so long after its attempt."""
+        decision = record.decision
+        if decision is not None and decision.strategy is Strategy.LATENCY_BASED and status == 200:
+            self.node.latencies.sample(measured(by, record.model_asked, streams=record.streamed), seconds, now_s)
+
+    def _note_slow(self, record: Record) -> None:
+        """The attempts that failed count as slow ones."""
+        for attempt in record.attempts:
+            if attempt.reason is not None and attempt.reason.is_of_provider:
+                self.node.latencies.failed((attempt.provider, attempt.model, record.streamed), self.clock_s)
+
     def exchange_over(self, exchange: Exchange, record: Record, last: Target, head: AnswerHead | None) -> None:
         """An exchange has ended; its record is final."""
         self.exchanges.discard(exchange)
@@ -258,6 +280,9 @@ class Relay:
             self.node.cooldowns.clear(last)
             if record.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
                 self.pins.put(_pin_key(record), last.provider.name, last.label, self.clock_s)
+        decision = record.decision
+        if decision is not None and decision.strategy is Strategy.LATENCY_BASED:
+            self._note_slow(record)
         self.reporter.note(record)
         if head is not None:
             self._sight(record, last, head)
@@ -321,8 +346,9 @@ def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | Non
             continue
         if has_own_token and provider.accepts_subscription:
             return target(provider, None, None)
-        if not has_own_token and provider.keys:
-            return target(provider, provider.keys[0], None)
+        usable = [key for key in provider.keys if key.state is not KeyState.DISABLED]
+        if not has_own_token and usable:
+            return target(provider, usable[0], None)
         if not has_own_token and provider.auth_style is AuthStyle.NONE:
             return target(provider, None, None)
     return None

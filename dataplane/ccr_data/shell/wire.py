@@ -5,6 +5,7 @@ A snapshot that must not be served is refused here, with a reason for the operat
 
 from __future__ import annotations
 
+import math
 import re
 from urllib.parse import urlsplit
 
@@ -17,14 +18,27 @@ from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
 from ccr_data.core.limits import Allowance
-from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, RateLimitSighting, Record, Tokens
+from ccr_data.core.matching import Conditions, RequestClass
+from ccr_data.core.records import (
+    AttemptRecord,
+    Decision,
+    Endpoint,
+    Outcome,
+    PinUse,
+    RateLimitSighting,
+    Record,
+    Tokens,
+)
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
     AuthStyle,
     Candidate,
     Key,
+    KeySelection,
+    KeyState,
     Model,
+    ModelPrice,
     Origin,
     Provider,
     ProviderType,
@@ -59,7 +73,32 @@ _STRATEGIES = {
     snapshot_pb2.STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
     snapshot_pb2.STRATEGY_WEIGHTED_ROUND_ROBIN: Strategy.WEIGHTED_ROUND_ROBIN,
     snapshot_pb2.STRATEGY_FAILOVER: Strategy.FAILOVER,
+    snapshot_pb2.STRATEGY_LEAST_LOADED: Strategy.LEAST_LOADED,
+    snapshot_pb2.STRATEGY_COST_BASED: Strategy.COST_BASED,
+    snapshot_pb2.STRATEGY_LATENCY_BASED: Strategy.LATENCY_BASED,
+    snapshot_pb2.STRATEGY_MODEL_BASED: Strategy.MODEL_BASED,
 }
+_KEY_SELECTIONS = {
+    snapshot_pb2.KEY_SELECTION_UNSPECIFIED: KeySelection.LEAST_LOADED,
+    snapshot_pb2.KEY_SELECTION_LEAST_LOADED: KeySelection.LEAST_LOADED,
+    snapshot_pb2.KEY_SELECTION_WEIGHTED: KeySelection.WEIGHTED,
+    snapshot_pb2.KEY_SELECTION_ROUND_ROBIN: KeySelection.ROUND_ROBIN,
+    snapshot_pb2.KEY_SELECTION_PRIORITY: KeySelection.PRIORITY,
+}
+_KEY_STATES = {
+    snapshot_pb2.KEY_STATE_UNSPECIFIED: KeyState.ACTIVE,
+    snapshot_pb2.KEY_STATE_ACTIVE: KeyState.ACTIVE,
+    snapshot_pb2.KEY_STATE_DEPRECATED: KeyState.DEPRECATED,
+    snapshot_pb2.KEY_STATE_DISABLED: KeyState.DISABLED,
+}
+_CLASSES = {
+    snapshot_pb2.REQUEST_CLASS_MAIN: RequestClass.MAIN,
+    snapshot_pb2.REQUEST_CLASS_SUBAGENT: RequestClass.SUBAGENT,
+    snapshot_pb2.REQUEST_CLASS_BACKGROUND: RequestClass.BACKGROUND,
+    snapshot_pb2.REQUEST_CLASS_COUNT_TOKENS: RequestClass.COUNT_TOKENS,
+}
+_PIN_USES = {PinUse.KEPT: usage_pb2.PIN_USE_KEPT, PinUse.LEFT: usage_pb2.PIN_USE_LEFT}
+_MOST_TOLD = 16  # candidates of a decision
 _AUTH_MODES = {snapshot_pb2.AUTH_MODE_KEYS: AuthMode.KEYS, snapshot_pb2.AUTH_MODE_NONE: AuthMode.NONE}
 _ENDPOINTS = {
     Endpoint.MESSAGES: usage_pb2.ENDPOINT_MESSAGES,
@@ -103,8 +142,10 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
     providers = {provider.name: _provider(provider) for provider in message.providers}
     _require(len(providers) == len(message.providers), "two providers have the same name")
     routes = tuple(_route(route, providers) for route in message.routes)
-    _require(bool(routes) and not routes[-1].models, "the last route does not fit every request")
-    return Snapshot(message.version, auth, providers, routes, _relay(message.relay))
+    is_last_open = bool(routes) and not routes[-1].models and routes[-1].conditions is None
+    _require(is_last_open, "the last route does not fit every request")
+    prices = tuple(_price(price, "prices") for price in message.prices)
+    return Snapshot(message.version, auth, providers, routes, _relay(message.relay), prices)
 
 
 def _require(holds: bool, reason: str) -> None:
@@ -118,6 +159,8 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
     _require(message.type in _TYPES, f"{where}: its type is unknown to this node")
     _require(message.auth_style in _STYLES, f"{where}: its auth style is unknown to this node")
     _require(message.traits.system_turns in _SYSTEM_TURNS, f"{where}: its system_turns are unknown to this node")
+    _require(message.key_selection in _KEY_SELECTIONS, f"{where}: its key selection is unknown to this node")
+    _require(0 <= message.price_factor < math.inf, f"{where}: its price factor is no number of 0 or more")
     headers = tuple((header.name, header.value) for header in message.headers)
     _require(
         all(
@@ -155,6 +198,9 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         headers=headers,
         allowed_betas=None if message.betas.forward_all else frozenset(message.betas.allowed),
         accepts_subscription=message.accepts_subscription,
+        key_selection=_KEY_SELECTIONS[message.key_selection],
+        prices=tuple(_price(price, where) for price in message.prices),
+        price_factor=message.price_factor if message.HasField("price_factor") else 1.0,
         is_enabled=message.enabled,
         is_open=message.circuit in (snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_HALF_OPEN),
     )
@@ -172,7 +218,10 @@ def _origin(message: snapshot_pb2.Provider, where: str) -> tuple[Origin, str]:
 
 
 def _key(message: snapshot_pb2.Key, where: str) -> Key:
-    _require(bool(message.label and message.secret), f"{where}: a key lacks its label or secret")
+    _require(message.state in _KEY_STATES, f"{where}: the state of key {message.label} is unknown to this node")
+    state = _KEY_STATES[message.state]
+    has_secret = bool(message.secret) or state is KeyState.DISABLED
+    _require(bool(message.label) and has_secret, f"{where}: a key lacks its label or secret")
     _require(
         _HEADER_VALUE.fullmatch(message.secret) is not None and message.secret == message.secret.strip(),
         f"{where}: key {message.label} has characters that no header can carry",
@@ -182,7 +231,15 @@ def _key(message: snapshot_pb2.Key, where: str) -> Key:
         message.limits.requests, message.limits.input_tokens, message.limits.output_tokens, message.limits.tokens
     )
     _require(min(limits) >= 0, f"{where}: a limit of key {message.label} is negative")
-    return Key(message.label, message.secret, message.scope, message.weight, message.priority, limits)
+    return Key(message.label, message.secret, message.scope, message.weight, message.priority, limits, state)
+
+
+def _price(message: snapshot_pb2.ModelPrice, where: str) -> ModelPrice:
+    cache_read = message.cache_read if message.HasField("cache_read") else message.input
+    cache_write = message.cache_write_5m if message.HasField("cache_write_5m") else message.input
+    prices = (message.input, message.output, cache_read, cache_write)
+    _require(all(0 <= price < math.inf for price in prices), f"{where}: a price is no number of 0 or more")
+    return ModelPrice(message.pattern, *prices)
 
 
 def _route(message: snapshot_pb2.Route, providers: dict[str, Provider]) -> Route:
@@ -198,7 +255,24 @@ def _route(message: snapshot_pb2.Route, providers: dict[str, Provider]) -> Route
                 candidate.provider, candidate.model or None, candidate.weight, candidate.priority, candidate.only_served
             )
         )
-    return Route(message.name, tuple(message.models), tuple(candidates), _STRATEGIES[message.strategy])
+    conditions = _conditions(message.conditions, where) if message.HasField("conditions") else None
+    return Route(message.name, tuple(message.models), tuple(candidates), _STRATEGIES[message.strategy], conditions)
+
+
+def _conditions(message: snapshot_pb2.RouteConditions, where: str) -> Conditions:
+    _require(all(kind in _CLASSES for kind in message.classes), f"{where}: a request class is unknown to this node")
+    return Conditions(
+        clients=tuple(message.clients),
+        subagent=message.subagent if message.HasField("subagent") else None,
+        classes=frozenset(_CLASSES[kind] for kind in message.classes),
+        thinking=message.thinking if message.HasField("thinking") else None,
+        min_input_tokens=message.min_input_tokens if message.HasField("min_input_tokens") else None,
+        max_input_tokens=message.max_input_tokens if message.HasField("max_input_tokens") else None,
+        images=message.images if message.HasField("images") else None,
+        documents=message.documents if message.HasField("documents") else None,
+        tools=message.tools if message.HasField("tools") else None,
+        headers=tuple((header.name, header.value) for header in message.headers),
+    )
 
 
 def _relay(message: snapshot_pb2.RelayPolicy) -> RelayPolicy:
@@ -253,6 +327,24 @@ def fill_record(message: usage_pb2.RequestRecord, record: Record) -> None:
     message.snapshot_version = record.snapshot_version
     if record.upstream_request_id:
         message.upstream_request_id = record.upstream_request_id
+    if record.decision is not None:
+        _fill_decision(message.decision, record.decision, record.model_asked)
+
+
+def _fill_decision(message: usage_pb2.Decision, decision: Decision, model_asked: str) -> None:
+    message.strategy = decision.strategy.value
+    message.candidate_count = len(decision.targets)
+    for target in decision.targets[:_MOST_TOLD]:
+        told = message.candidates.add()
+        told.provider = target.provider.name
+        told.key_label = target.label
+        told.model = target.model or model_asked
+    for what, why in decision.passed_over[:_MOST_TOLD]:
+        over = message.passed_over.add()
+        over.what = what
+        over.why = why
+    if decision.pin is not PinUse.NONE:
+        message.pin = _PIN_USES[decision.pin]
 
 
 def _fill_attempt(message: usage_pb2.Attempt, attempt: AttemptRecord) -> None:
