@@ -48,7 +48,15 @@ def test_a_configuration_is_shown_whole_but_for_its_secrets() -> None:
     assert shown["providers"][0]["base_url"] == "https://api.anthropic.com"
     assert shown["server"]["max_body"] == "32MiB"
     assert shown["routing"]["failover_timeout"] == "30s"
-    assert shown["health"]["circuit"] == {"failures": 5, "open_for": "30s"}
+    assert shown["health"]["circuit"] == {
+        "failures": 5,
+        "failure_rate": "50%",
+        "min_requests": 20,
+        "window": "30s",
+        "open_for": "30s",
+        "max_open_for": "5m",
+        "last_candidate": "keep",
+    }
 
 
 @pytest.mark.parametrize(
