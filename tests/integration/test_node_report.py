@@ -149,7 +149,7 @@ async def test_a_crowd_of_records_is_told_without_holding_up_the_loop(
     new_node: Callable[..., Node], socket: Path
 ) -> None:
     async with controlling(socket) as control:
-        node = new_node("j1")
+        node = new_node("j1", limits=Limits(told_a_period=5000))
         names = [f"r{index}" for index in range(5000)]
         node.note(*names)
         longest_s, last_s = 0.0, time.monotonic()
