@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 from ccr_data.core.records import Reason
 
-_NO_NEWS = (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT)  # of a scope, of a key, of nobody
+_NO_NEWS = (
+    Reason.RATE_LIMITED,
+    Reason.KEY_REFUSED,
+    Reason.CLIENT_LEFT,
+    Reason.SIGNATURE,
+)  # of a scope, of a key, of nobody
 
 
 @dataclass(slots=True)

@@ -1,52 +1,123 @@
-"""Where each session lives: the provider and key that hold its prompt cache and can verify its signed thinking."""
+"""Where each session lives: the provider and key that hold its prompt cache and can verify its signed thinking.
+
+Pure; times are the loop's clock. A session is named by a salted hash (`SessionKey`), here as on disk. A pin ends with the cache it
+stands for; who signed the conversation's thinking is remembered for longer. It does not end when a client compacts its
+conversation: system prompt and tools are still cached there, and nothing cheap tells compaction from a short side request.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import blake2b
+
+from ccr_data.core.records import Tokens
 
 MAX_PINS = 20_000
 PIN_LIFETIME_S = 3600.0  # the longest lifetime of a prompt cache
+SHORT_LIFETIME_S = 300.0  # of one that was written without `ttl`: docs/providers/anthropic.md, prompt caching
+MAX_WAIT_S = 3.0  # for a pinned target that is cooling down; moving costs at least a cold prompt of about this long
+
+SessionKey = bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pin:
     """A session's current target, by names, so that it outlives snapshots."""
 
     provider: str
     key_label: str
     until_s: float
+    reader: str = ""  # who reads its thinking (core/thinking.py); empty: not known
+    lifetime_s: float = PIN_LIFETIME_S
+    noted_s: float = 0.0  # when it was last told to others
 
 
 class Pins:
-    """The pins of one node: bounded, least recently used first out. Times are the loop's clock."""
+    """The pins of one node: bounded, least recently used first out."""
 
     def __init__(self, limit: int = MAX_PINS) -> None:
-        self._pins: OrderedDict[str, Pin] = OrderedDict()
+        self._pins: OrderedDict[SessionKey, Pin] = OrderedDict()
         self._limit = limit
+        self.changed: dict[SessionKey, Pin] = {}  # since the last time it was emptied, by who tells others
 
     def __len__(self) -> int:
         return len(self._pins)
 
-    def of(self, session: str, now_s: float) -> Pin | None:
+    def of(self, session: SessionKey, now_s: float) -> Pin | None:
         """The session's pin, unless its cache must have expired."""
         pin = self._pins.get(session)
-        if pin is not None and pin.until_s <= now_s:
-            del self._pins[session]
-            return None
-        return pin
+        return pin if pin is not None and pin.until_s > now_s else None
 
-    def put(self, session: str, provider: str, key_label: str, now_s: float) -> None:
+    def home(self, session: SessionKey) -> Pin | None:
+        """Where the session was served last, however long ago."""
+        return self._pins.get(session)
+
+    def put(
+        self,
+        session: SessionKey,
+        provider: str,
+        key_label: str,
+        now_s: float,
+        reader: str = "",
+        lifetime_s: float = PIN_LIFETIME_S,
+    ) -> None:
         """Note that the session was served there."""
         pin = self._pins.get(session)
-        if (
-            pin is not None
-            and (pin.provider, pin.key_label) == (provider, key_label)
-            and pin.until_s - now_s > PIN_LIFETIME_S / 2
-        ):
+        if pin is not None and pin.provider == provider and pin.key_label == key_label:
+            pin.until_s = now_s + lifetime_s
+            pin.lifetime_s = lifetime_s
+            pin.reader = reader
             self._pins.move_to_end(session)
-            return
-        self._pins[session] = Pin(provider, key_label, now_s + PIN_LIFETIME_S)
+            if now_s - pin.noted_s < lifetime_s / 4:
+                return
+            pin.noted_s = now_s
+        else:
+            pin = Pin(provider, key_label, now_s + lifetime_s, reader, lifetime_s, now_s)
+            self._take(session, pin)
+        if len(self.changed) < self._limit or session in self.changed:
+            self.changed[session] = pin
+
+    def learn(self, session: SessionKey, pin: Pin) -> None:
+        """Another node's note; the newer one counts."""
+        known = self._pins.get(session)
+        if known is None or known.noted_s < pin.noted_s:
+            self._take(session, pin)
+            self.changed.pop(session, None)
+
+    def all(self) -> dict[SessionKey, Pin]:
+        """Every pin, least recently used first."""
+        return dict(self._pins)
+
+    def _take(self, session: SessionKey, pin: Pin) -> None:
+        self._pins[session] = pin
         self._pins.move_to_end(session)
         if len(self._pins) > self._limit:
             self._pins.popitem(last=False)
+
+
+def key_of(salt: bytes, session: str, agent: str, model: str) -> SessionKey:
+    """The name of a session's conversation: subagents have their own, and so has each model."""
+    text = f"{session}\n{agent}\n{model}".encode("utf-8", "replace")
+    return blake2b(text, digest_size=16, key=salt).digest()
+
+
+def lifetime_s(tokens: Tokens, before: Pin | None) -> float:
+    """How long a pin outlives an answer: as long as the prompt cache that the answer told of, an hour if it told of none.
+
+    A conversation with thinking keeps the hour: moving it may cost the thinking, too.
+    """
+    if tokens.thinking or tokens.cache_write_1h:
+        return PIN_LIFETIME_S
+    if before is not None:
+        return before.lifetime_s
+    return SHORT_LIFETIME_S if tokens.cache_write_5m else PIN_LIFETIME_S
+
+
+def wait_for_pin_s(cooling_s: float, *, is_in_tool_loop: bool) -> float:
+    """How long to wait for a pinned target that cools down for so long; 0: move at once.
+
+    Inside a tool loop the model's open thought and the prompt's cache are lost by a move, so a short wait is better. Between turns,
+    and for longer rests, the session moves.
+    """
+    return cooling_s if is_in_tool_loop and 0 < cooling_s <= MAX_WAIT_S else 0.0

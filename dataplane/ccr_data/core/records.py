@@ -47,11 +47,12 @@ class Reason(enum.StrEnum):
     KEY_REFUSED = "key_refused"  # 401 or 403 for a key of the relay's
     STREAM_ERROR = "stream_error"  # an error event before any content
     CLIENT_LEFT = "client_left"
+    SIGNATURE = "signature"  # 400 for thinking blocks; sent again without them
 
     @property
     def is_of_provider(self) -> bool:
         """Whether another key of the same provider would most likely fail in the same way."""
-        return self not in (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT)
+        return self not in (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT, Reason.SIGNATURE)
 
 
 class Tokens(msgspec.Struct, gc=False):

@@ -5,6 +5,7 @@ bytes from core/framing.py. The states of an attempt:
 
 - `WAITING`: sent (or connecting), no head yet;
 - `HOLDING`: a stream has begun but no content, and another target is left: kept back, so that it can still move on;
+- `CHECKING`: a 400 that may be about thinking blocks; kept until it is whole, then mended (shell/mending.py) or passed on as it came;
 - `COLLECTING`: an answer that moves on to the next target; kept in case it turns out to be the best there is;
 - `RELAYING`: committed; every byte goes on at once.
 """
@@ -31,13 +32,16 @@ from ccr_data.core.framing import (
 )
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
 from ccr_data.core.limits import MARK, Reservation
+from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
 from ccr_data.core.sse import Beginning, UsageTap, note_json_usage
+from ccr_data.core.thinking import MAX_ANSWER_BYTES
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
 from ccr_data.shell.budgeting import ORGANISATION
+from ccr_data.shell.mending import Mending, fitted
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -60,10 +64,11 @@ class State(enum.Enum):
     COLLECTING = 2
     RELAYING = 3
     OVER = 4
+    CHECKING = 5
 
 
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
-WAITING, HOLDING, COLLECTING, RELAYING, OVER = State
+WAITING, HOLDING, COLLECTING, RELAYING, OVER, CHECKING = State
 VERBATIM, RECHUNKED, PAYLOAD = Passing
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
 MESSAGES = Endpoint.MESSAGES
@@ -92,6 +97,7 @@ class Exchange:
         "_last",
         "_last_sent_s",
         "_loaded",
+        "_mending",
         "_out",
         "_part",
         "_passing",
@@ -108,6 +114,7 @@ class Exchange:
         "_upstream",
         "_walker",
         "record",
+        "session",
     )
 
     def __init__(
@@ -119,6 +126,7 @@ class Exchange:
         record: Record,
         targets: list[Target],
         *,
+        session: SessionKey = b"",
         is_rewritten: bool = False,
     ) -> None:
         self._relay = relay
@@ -126,6 +134,7 @@ class Exchange:
         self._request: ClientRequest | None = request  # let go at commit: bodies are large, streams long
         self._snapshot = snapshot
         self.record = record
+        self.session = session  # empty: not known
         self._targets = targets
         self._is_rewritten = is_rewritten  # a batch, whose results_url is to lead back here
         self._state: State = WAITING
@@ -134,7 +143,7 @@ class Exchange:
         self._deadline_s = 0.0
         self._upstream: UpstreamConnection | None = None
         self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | asyncio.TimerHandle | None = None
         self._target: Target = targets[0]
         self._loaded: Target | None = None  # whose open requests this one is among
         self._attempt: AttemptRecord | None = None
@@ -155,13 +164,23 @@ class Exchange:
         self._answer_size = 0
         self._part: Reservation | None = None  # of the budget of the current attempt's account
         self._pool: list[Target] = []  # what has been tried so far
+        self._mending: Mending | None = None  # since a provider refused thinking blocks
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Send the request to the first target."""
+    def start(self, wait_s: float = 0.0) -> None:
+        """Send the request to the first target, after a wait if that is cooling down."""
         self._relay.exchanges.add(self)
-        self._next_attempt()
+        if wait_s:
+            self._deadline_s = self._relay.clock_s + wait_s + self._target.provider.timeouts.first_byte_s
+            self._connecting = asyncio.get_running_loop().call_later(wait_s, self._waited)
+        else:
+            self._next_attempt()
+
+    def _waited(self) -> None:
+        self._connecting = None
+        if self._state is not OVER:
+            self._next_attempt()
 
     def _next_attempt(self, *, only_fresh: bool = False) -> None:
         """Try the next target; with `only_fresh` the same one again, as its kept-alive connection turned out to be dead."""
@@ -249,7 +268,7 @@ class Exchange:
     def _send(self, connection: UpstreamConnection, request: ClientRequest) -> None:
         target = self._target
         try:
-            upstream_request = prepare(request, target)
+            upstream_request = prepare(self._fitted(request), target)
         except RequestError as error:
             self._relay.pool.give_back(connection)
             self._refuse(error)
@@ -259,6 +278,16 @@ class Exchange:
         self._deadline_s = self._relay.clock_s + target.provider.timeouts.first_byte_s
         if not self.record.overhead_s:
             self.record.overhead_s = perf_counter() - self._began_s
+
+    def _fitted(self, request: ClientRequest) -> ClientRequest:
+        """The request without the thinking blocks that the target cannot verify."""
+        marks = frozenset[bytes]()
+        if self.session:
+            marks = self._relay.foreign_thinking(self.session, self._target, self.record.model_asked, request.body)
+        mending = self._mending
+        if mending is not None and mending.target is self._target:
+            marks |= mending.marks
+        return fitted(request, marks) if marks else request
 
     def _has_alternative(self) -> bool:
         policy = self._snapshot.relay
@@ -365,6 +394,9 @@ class Exchange:
             or (self._has_begun and not is_stream)
         ):
             self._collect()
+        elif reason is None and head.status >= 400 and not is_stream and self._may_be_mended(head):
+            self._state = CHECKING
+            self._deadline_s = self._relay.clock_s + COLLECTING_LIMIT_S
         elif reason is None and is_stream and self._has_alternative():
             self._state = HOLDING
             self._beginning = Beginning()
@@ -383,6 +415,10 @@ class Exchange:
             self._relay_piece(data, ranges)
         elif state is HOLDING:
             self._hold(data, ranges)
+        elif state is CHECKING:
+            self._keep(data, ranges)
+            if self._held_size > MAX_ANSWER_BYTES:
+                self._checked(is_whole=False)
         elif state is COLLECTING:
             self._keep(data, ranges)
             if self._held_size > (MAX_REWRITTEN_BYTES if self._is_rewritten else MAX_COLLECTED_BYTES):
@@ -445,6 +481,9 @@ class Exchange:
         if state is HOLDING:  # it ended without content: let the client see what came
             self._release()
             state = self._state
+        elif state is CHECKING:
+            self._checked()
+            state = self._state
         if state is COLLECTING:
             self._collected()
         elif state is RELAYING:
@@ -464,10 +503,59 @@ class Exchange:
         self.record.outcome = FAILED if reason else BROKEN if is_cut else SERVED
         self._finish(closes=self._passing is PAYLOAD)
 
+    def _may_be_mended(self, head: AnswerHead) -> bool:
+        """Whether a refusal may be about thinking blocks, or about what was done about them."""
+        mending = self._mending
+        if mending is not None and mending.target is self._target:
+            return True
+        request = self._request
+        return head.status == 400 and request is not None and Mending.is_possible(request)
+
+    def _checked(self, *, is_whole: bool = True) -> None:
+        """A 400 is whole, or can be no error about thinking: try again without the blocks, or pass it on as it came."""
+        mending = self._mending
+        if is_whole and self._mends():
+            return
+        if self._has_begun:
+            self._state = COLLECTING
+            if not is_whole:
+                self._detach()
+                self._collected(is_whole=False)
+            return
+        if mending is not None and mending.target is self._target:  # it did not help: the provider's first word counts
+            self._detach()
+            self._head, self._body, self._held = mending.refusal
+            self._release()
+            self._relayed()
+            return
+        self._release()
+
+    def _mends(self) -> bool:
+        """Whether the kept 400 is mended: the request is on its way to the same target again, without the blocks."""
+        head, request, target = self._head, self._request, self._target
+        assert head is not None
+        if request is None or not Mending.is_possible(request):
+            return False
+        mending = self._mending
+        if mending is None or mending.target is not target:
+            mending = Mending(target, (head, self._body, list(self._held)))
+            if not self.session:
+                self.session = self._relay.name_conversation(self.record, request.body)
+        if not mending.learn(self._fitted(request).body, self._held):
+            return False
+        self._mending = mending
+        self._end_attempt(Reason.SIGNATURE)
+        self._drop_held()
+        self._targets.insert(0, target)
+        self._next_attempt()
+        return True
+
     def _collected(self, *, is_whole: bool = True) -> None:
         """A collected answer is complete, or more than is kept has come."""
         head = self._head
         assert head is not None
+        if head.status == 400 and is_whole and not self._is_rewritten and self._mends():
+            return
         body = b"".join(data[start:end] for data, ranges in self._drop_held() for start, end in ranges)
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
         if head.status == 429 and self._is_limited(self._target):
@@ -507,6 +595,10 @@ class Exchange:
             self._break()
         elif self._state is COLLECTING:
             self._collected(is_whole=False)
+        elif self._state is CHECKING:
+            self._checked(is_whole=False)
+            if self._state is RELAYING:
+                self._break()
         elif self._state is not OVER:
             if is_stale and not self._is_stale_retry:
                 self._next_attempt(only_fresh=True)
@@ -548,6 +640,9 @@ class Exchange:
         self._request = None
         self._targets = []
         self._refused = None
+        mending = self._mending
+        if mending is not None and mending.target is self._target and head.status < 300:
+            self._relay.handovers.refused(self.session, mending.marks)
         self.record.status = head.status
         if head.is_event_stream:
             self._tap = UsageTap(self.record.tokens)
@@ -643,6 +738,9 @@ class Exchange:
         elif self._state is COLLECTING:
             self._detach()
             self._collected(is_whole=False)
+        elif self._state is CHECKING:
+            self._checked(is_whole=False)
+            self.flush()
         elif self._head is not None:
             self._fail(Reason.IDLE_TIMEOUT)
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ccr_data.core import answers, catalogue
 from ccr_data.core.admit import Admitted, admit
+from ccr_data.core.conversation import is_continued, name_of
 from ccr_data.core.errors import (
     BodyTooLarge,
     NoSuchEndpoint,
@@ -22,13 +23,15 @@ from ccr_data.core.errors import (
     Unauthorized,
     WrongMethod,
 )
+from ccr_data.core.handover import Handovers
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
-from ccr_data.core.pins import Pins
+from ccr_data.core.pins import Pins, SessionKey, key_of, lifetime_s
 from ccr_data.core.records import Decision, Endpoint, Outcome, RateLimitSighting, Reason, Record
 from ccr_data.core.routing import Needs, NodeState, measured, plan
 from ccr_data.core.snapshot import AuthStyle, KeyState, ProviderType, Snapshot, Strategy, Target, target
+from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
@@ -70,11 +73,13 @@ class Reporting(Protocol):
 class Relay:
     """The node's state between requests."""
 
-    def __init__(self, store: HasSnapshot, reporter: Reporting) -> None:
+    def __init__(self, store: HasSnapshot, reporter: Reporting, salt: bytes = b"") -> None:
         self.store = store
         self.reporter = reporter
         self.pool = Pool()
         self.pins = Pins()
+        self.handovers = Handovers()
+        self._salt = salt  # of the names of sessions
         self.node = NodeState()
         self.budgeting = Budgeting()
         self.exchanges: set[Exchange] = set()
@@ -185,6 +190,11 @@ class Relay:
                 routed = snapshot.routed(peeked.model, asked)
             record.route = routed.route.name
             record.session = _session(head, body)
+            may_be_pinned = True
+            if not record.session and (routed.only_target is None or self.handovers):
+                record.session = name_of(body, record.client)
+                may_be_pinned = is_continued(body)
+            session = self._key(record)
             needs_documents = not routed.reads_documents and b'"document"' in body
             if routed.only_target is not None and endpoint is MESSAGES and admitted.own_token is None:
                 targets = [routed.only_target]
@@ -193,8 +203,8 @@ class Relay:
                     endpoint is COUNT_TOKENS, needs_documents, admitted.own_token is not None, record.streamed
                 )
                 pin = None
-                if snapshot.relay.has_session_affinity and record.session:
-                    pin = self.pins.of(_pin_key(record), self.clock_s)
+                if snapshot.relay.has_session_affinity and session and may_be_pinned:
+                    pin = self.pins.of(session, self.clock_s)
                 planned = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll)
                 targets = planned.targets
                 strategy = routed.route.strategy
@@ -207,7 +217,13 @@ class Relay:
         if needs_documents and not targets[0].provider.traits.documents:
             record.warning = f"provider {targets[0].provider.name} does not read document blocks"
         exchange = Exchange(
-            self, client, ClientRequest(head, body, peeked, admitted.own_token), snapshot, record, targets
+            self,
+            client,
+            ClientRequest(head, body, peeked, admitted.own_token),
+            snapshot,
+            record,
+            targets,
+            session=session,
         )
         exchange.start()
         return exchange
@@ -251,6 +267,8 @@ class Relay:
         self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
     ) -> None:
         """An attempt failed: pass its target over for a while."""
+        if reason is Reason.SIGNATURE:  # the conversation's, not the provider's
+            return
         self.reporter.note_failure(failed.provider.name, reason)
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
@@ -278,14 +296,44 @@ class Relay:
         self.exchanges.discard(exchange)
         if record.outcome is SERVED:
             self.node.cooldowns.clear(last)
-            if record.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
-                self.pins.put(_pin_key(record), last.provider.name, last.label, self.clock_s)
+            if exchange.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
+                self._pin(exchange.session, record, last)
         decision = record.decision
         if decision is not None and decision.strategy is Strategy.LATENCY_BASED:
             self._note_slow(record)
         self.reporter.note(record)
         if head is not None:
             self._sight(record, last, head)
+
+    def _key(self, record: Record) -> SessionKey:
+        if not record.session:
+            return b""
+        return key_of(self._salt, record.session, record.agent, record.model_asked)
+
+    def name_conversation(self, record: Record, body: bytes) -> SessionKey:
+        """Name a session that nobody has named, because there is something to remember of it."""
+        record.session = name_of(body, record.client)
+        return self._key(record)
+
+    def foreign_thinking(self, session: SessionKey, to: Target, model: str, body: bytes) -> frozenset[bytes]:
+        """The marks of thinking blocks that a target cannot verify, as far as is known of the session."""
+        home = self.pins.home(session)
+        has_moved = home is not None and (home.provider != to.provider.name or home.key_label != to.label)
+        if not has_moved and session not in self.handovers:
+            return _NOTHING
+        reader = reader_of(to, model)
+        if home is not None and has_moved and home.reader not in ("", reader) and has_thinking(body):
+            self.handovers.moves(session, [thought.mark for thought in thoughts(body)], home.reader)
+        return self.handovers.foreign(session, reader)
+
+    def _pin(self, session: SessionKey, record: Record, to: Target) -> None:
+        """The session's cache and thinking are there now."""
+        name, label = to.provider.name, to.label
+        home = self.pins.home(session)
+        if home is not None and (home.provider != name or home.key_label != label):
+            home = None
+        reader = home.reader if home is not None and home.reader else reader_of(to, record.model_asked)
+        self.pins.put(session, name, label, self.clock_s, reader, lifetime_s(record.tokens, home))
 
     def _sight(self, record: Record, last: Target, head: AnswerHead) -> None:
         key = (last.provider.name, last.label)
@@ -309,6 +357,7 @@ class Relay:
         self.pool.sweep(now_s)
 
 
+_NOTHING: frozenset[bytes] = frozenset()
 _OPEN = frozenset((b"/", b"/health", b"/ready", b"/api/hello"))
 
 
@@ -329,11 +378,6 @@ def _session(head: RequestHead, body: bytes) -> str:
         return named[:_MAX_NAME].decode("latin-1")
     identity = user_id(body)
     return session_of(identity) if identity else ""
-
-
-def _pin_key(record: Record) -> str:
-    """Subagents have conversations, and so caches, of their own; so has each model."""
-    return f"{record.session}\n{record.agent}\n{record.model_asked}"
 
 
 def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | None:

@@ -204,13 +204,13 @@ def test_the_most_specific_rule_renames() -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.floats(0, 4000)), max_size=60))
 def test_pins_are_bounded_and_expire(steps: list[tuple[int, int, float]]) -> None:
     """The newest note of a session counts until its cache must have expired."""
-    pins, model, now_s = Pins(limit=10), dict[str, tuple[str, float]](), 0.0
+    pins, model, now_s = Pins(limit=10), dict[bytes, tuple[str, float]](), 0.0
     for session, place, pause_s in steps:
         now_s += pause_s
-        pins.put(f"s{session}", f"p{place}", "k", now_s)
-        model[f"s{session}"] = (f"p{place}", now_s)
+        pins.put(b"s%d" % session, f"p{place}", "k", now_s)
+        model[b"s%d" % session] = (f"p{place}", now_s)
         assert len(pins) <= 10
-        found = pins.of(f"s{session}", now_s)
+        found = pins.of(b"s%d" % session, now_s)
         assert found is not None
         assert found.provider == f"p{place}"
     for name, (place_name, noted_s) in model.items():

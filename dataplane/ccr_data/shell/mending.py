@@ -1,0 +1,57 @@
+"""A request that a provider refused for its thinking blocks, on its way there again without them.
+
+Twice at most: first without the blocks from the one on that the provider named, then without any. What helped is remembered for the
+session (core/handover.py), so that its later turns lose the same blocks at once. If nothing helps, the client gets the provider's
+first answer.
+"""
+
+from __future__ import annotations
+
+from ccr_data.core.framing import Body
+from ccr_data.core.http1 import AnswerHead
+from ccr_data.core.peek import peek
+from ccr_data.core.snapshot import Target
+from ccr_data.core.thinking import has_thinking, signature_problem, to_drop, without
+from ccr_data.providers.adapter import ClientRequest
+
+MAX_TRIES = 2
+
+Pieces = list[tuple[bytes, list[tuple[int, int]]]]  # of an answer, and where their payload is
+Refusal = tuple[AnswerHead, Body, Pieces]
+
+
+class Mending:
+    """What is left out for one target."""
+
+    __slots__ = ("_tries", "marks", "refusal", "target")
+
+    def __init__(self, target: Target, refusal: Refusal) -> None:
+        self.target = target
+        self.refusal = refusal  # the provider's first answer
+        self.marks: frozenset[bytes] = frozenset()
+        self._tries = 0
+
+    @staticmethod
+    def is_possible(request: ClientRequest) -> bool:
+        """Whether there is something to leave out."""
+        return request.peek is not None and has_thinking(request.body)
+
+    def learn(self, sent: bytes, refusal: Pieces) -> bool:
+        """Take in what the provider said of the body that was sent. Returns whether another try may help."""
+        if self._tries >= MAX_TRIES:
+            return False
+        problem = signature_problem(b"".join(data[start:end] for data, ranges in refusal for start, end in ranges))
+        if problem is None:
+            return False
+        self._tries += 1
+        marks = to_drop(sent, problem, is_last_try=self._tries == MAX_TRIES)
+        self.marks |= marks
+        return bool(marks)
+
+
+def fitted(request: ClientRequest, marks: frozenset[bytes]) -> ClientRequest:
+    """The request without the thinking blocks of these marks; the same one if it has none of them."""
+    body = without(request.body, marks)
+    if body is request.body:
+        return request
+    return ClientRequest(request.head, body, peek(body), request.own_token)
