@@ -14,6 +14,7 @@ import enum
 import re
 
 import msgspec
+from msgspec.structs import replace
 
 from ccr_data.core.errors import BadRequest, UpstreamBroken
 
@@ -24,6 +25,7 @@ MAX_HEADER_LINES = 256
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x22\x24-\x7e]*) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_LENGTH_LINE = re.compile(rb"[Cc]ontent-[Ll]ength: ([0-9]{1,18})")  # as clients write it
 _HEX = b"0123456789abcdefABCDEF"
 
 # What becomes of a header line: KEEP, DROP, or for one that the relay reads (name, value, whether it goes on as it came).
@@ -220,6 +222,38 @@ def _is_chunked(special: dict[bytes, bytes]) -> bool:
 def _stays_open(special: dict[bytes, bytes], *, is_http10: bool) -> bool:
     tokens = [token.strip().lower() for token in special.get(b"connection", b"").split(b",")]
     return b"keep-alive" in tokens if is_http10 else b"close" not in tokens
+
+
+class RequestHeads:
+    """Reads the heads of one connection. A client mostly repeats itself to the byte, but for the content-length."""
+
+    __slots__ = ("_head", "_length_at", "_lines", "_memory", "is_repeated")
+
+    def __init__(self, memory: LineMemory) -> None:
+        self._memory = memory
+        self._head: RequestHead | None = None
+        self._lines: list[bytes] = []
+        self._length_at = 0  # index of the content-length line; 0: there is none
+        self.is_repeated = False  # whether the last head read equals the one before, but for its content-length
+
+    def read(self, block: bytes) -> RequestHead:
+        """The head in `block`, which ends before the empty line. Raises BadRequest."""
+        lines = block.split(b"\r\n")
+        at, head = self._length_at, self._head
+        if head is not None and at and len(lines) == len(self._lines):
+            length = _LENGTH_LINE.fullmatch(lines[at])
+            if length is not None:
+                lines[at] = self._lines[at]
+                if lines == self._lines:
+                    self.is_repeated = True
+                    self._head = head = replace(head, content_length=int(length[1]))
+                    return head
+                lines = block.split(b"\r\n")
+        self._head = None  # in case this one is refused
+        head = parse_request_head(block, self._memory)
+        self._head, self._lines, self.is_repeated = head, lines, False
+        self._length_at = next((n for n, line in enumerate(lines) if n and _LENGTH_LINE.fullmatch(line)), 0)
+        return head
 
 
 def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:

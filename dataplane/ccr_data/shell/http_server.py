@@ -16,7 +16,7 @@ from typing import cast
 from ccr_data.core import answers
 from ccr_data.core.admit import Admitted
 from ccr_data.core.errors import BadRequest, BodyTooLarge, HeadTooLarge, RequestError, TooSlow, UpstreamBroken
-from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, parse_request_head
+from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, RequestHeads
 from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log
@@ -56,9 +56,11 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_checked",
         "_deadline_s",
         "_exchange",
         "_head",
+        "_heads",
         "_is_last",
         "_is_reading_paused",
         "_known",
@@ -80,6 +82,8 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""  # of an incomplete head
         self._head: RequestHead | None = None
         self._known: tuple[Snapshot, Admitted] | None = None
+        self._heads = RequestHeads(server.memory)
+        self._checked: tuple[Snapshot, Admitted] | None = None  # of the last head
         self._parts: list[bytes] = []  # of the body
         self._size = 0
         self._left = 0
@@ -163,10 +167,10 @@ class ClientConnection(asyncio.Protocol):
                 self._deadline_s = min(self._deadline_s, self._server.relay.clock_s + self._server.read_timeout_s())
             self._buffer = data
             return
-        self._head = head = parse_request_head(data[:end], self._server.memory)
+        self._head = head = self._heads.read(data[:end])
         rest = data[end + 4 :]
         self._left = head.content_length
-        self._known = self._server.relay.check_head(head)
+        self._known = self._check(head)
         if not head.is_chunked and not head.content_length:
             self._reading = NOTHING
             self._waiting = rest
@@ -192,6 +196,20 @@ class ClientConnection(asyncio.Protocol):
             self._reading = BODY
             if rest:
                 self._read_body(rest)
+
+    def _check(self, head: RequestHead) -> tuple[Snapshot, Admitted] | None:
+        """Who asks, and by which snapshot. What was found for the same head, credential and all, holds while the snapshot does."""
+        relay, checked = self._server.relay, self._checked
+        if (
+            self._heads.is_repeated
+            and checked is not None
+            and checked[0] is relay.store.current
+            and head.content_length <= checked[0].relay.max_body_bytes
+        ):
+            return checked
+        self._checked = None
+        self._checked = checked = relay.check_head(head)
+        return checked
 
     def _read_body(self, data: bytes) -> None:
         left = self._left - len(data)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import httptools
 import pytest
 from ccr_data.core.errors import BadRequest, UpstreamBroken
-from ccr_data.core.http1 import ChunkWalker, LineMemory, parse_answer_head, parse_request_head
+from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHeads, parse_answer_head, parse_request_head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +97,39 @@ def test_what_passes_here_passes_in_llhttp_with_the_same_headers(head: bytes) ->
         name, _, value = line.partition(b":")
         assert (name.lower(), value.strip(b" \t")) in [(n, v.strip(b" \t")) for n, v in oracle.headers]
         assert name.lower() not in named - {b"close", b"keep-alive"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(4)), st.integers(0, 10**6), st.booleans()), min_size=1, max_size=8))
+def test_a_head_read_after_others_is_read_as_if_alone(requests: list[tuple[int, int, bool]]) -> None:
+    """What a connection remembers of its last head changes nothing but the time it takes."""
+    memory = LineMemory(of_request=True)
+    reader = RequestHeads(memory)
+    shapes = (
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nx-api-key: k1\r\n{}",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nx-api-key: k2\r\n{}",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\n{}\r\nx-api-key: k1",
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\nx-api-key: k1\r\nx-n: {}",
+    )
+    before = b""
+    for shape, length, is_odd in requests:
+        line = f"content-length: {length}" if not is_odd else f"content-length: {length}\r\ncontent-length: {length}"
+        block = shapes[shape].format(line).encode()
+        try:
+            expected = parse_request_head(block, memory)
+        except BadRequest:
+            with pytest.raises(BadRequest):
+                reader.read(block)
+            before = b""
+            continue
+        head = reader.read(block)
+        assert (head.target, head.lines, head.content_length) == (
+            expected.target,
+            expected.lines,
+            expected.content_length,
+        )
+        assert head.special.get(b"x-api-key") == expected.special.get(b"x-api-key")
+        assert reader.is_repeated <= (block.split(b"content-length")[0] == before.split(b"content-length")[0])
+        before = block
 
 
 @given(st.binary(max_size=200))
