@@ -19,6 +19,7 @@ from ccr_rpc.v1 import (
     config_pb2_grpc,
     fleet_pb2_grpc,
     providers_pb2_grpc,
+    routes_pb2_grpc,
     snapshot_pb2_grpc,
     stats_pb2_grpc,
     usage_pb2_grpc,
@@ -26,11 +27,13 @@ from ccr_rpc.v1 import (
 
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
+from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.config import ConfigServicer
 from ccr_control.services.fleet import FleetServicer
 from ccr_control.services.providers import ProviderServicer
+from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.stats import StatsServicer
 from ccr_control.services.usage import UsageServicer
@@ -144,7 +147,7 @@ def _services(
     env: Mapping[str, str],
 ) -> Services:
     """Every servicer, wired."""
-    services, now = Services(), time.time
+    services, now, recent = Services(), time.time, Recent()
     services.add(
         "ccr.rpc.v1.SnapshotService",
         snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,
@@ -153,8 +156,9 @@ def _services(
     services.add(
         "ccr.rpc.v1.UsageService",
         usage_pb2_grpc.add_UsageServiceServicer_to_server,
-        UsageServicer(store, stats, fleet, sightings, now, keeper.heard),
+        UsageServicer(store, stats, fleet, sightings, now, keeper.heard, recent),
     )
+    services.add("ccr.rpc.v1.RouteService", routes_pb2_grpc.add_RouteServiceServicer_to_server, RouteServicer(recent))
     services.add(
         "ccr.rpc.v1.ConfigService",
         config_pb2_grpc.add_ConfigServiceServicer_to_server,

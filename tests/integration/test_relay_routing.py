@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+from support.ccr import ccr
 from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, relaying
-from support.serving import Relay
-from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, json_answer, stream_answer
+from support.serving import Relay, until
+from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer, stream_answer
 
 NO_AFFINITY = {"affinity": "none"}
 
@@ -154,3 +156,35 @@ def test_a_deprecated_key_keeps_its_sessions_and_gets_no_others(tmp_path: Path) 
         used = [request.header("x-api-key") for request in upstream.requests[before:]]
 
     assert used == ["sk-old"] * 3 + ["sk-new"] * 3
+
+
+def test_a_decision_can_be_explained(tmp_path: Path) -> None:
+    """By the id that the answer carries; the log tells what was passed over."""
+    with RawUpstream() as upstream, RawUpstream() as broken:
+        broken.answer = lambda request, wire: wire.send(error_answer("529 Overloaded", "overloaded_error"))
+        text = config(provider("first", broken.url), provider("second", upstream.url), routing={"cooldown": "60s"})
+        with relaying(tmp_path, text) as relay:
+            with client(relay) as connection:
+                ids = [
+                    str(connection.ask("POST", "/v1/messages", BODY, AUTH).header("x-cc-relay-request-id"))
+                    for _ in range(2)
+                ]
+            where = ("--state-dir", str(relay.state))
+            until(lambda: ccr("explain", ids[1], *where).returncode == 0, "the record is known")
+            moved, passed = (json.loads(ccr("explain", one, *where, "--json").stdout)["record"] for one in ids)
+            words = ccr("explain", ids[1], *where).stdout
+            unknown = ccr("explain", "req_ccr_none", *where)
+            logged = {str(event["request_id"]): event for event in relay.events("request_done")}
+
+    candidates = [
+        {"provider": name, "key_label": f"{name}-key", "model": "claude-test"} for name in ("first", "second")
+    ]
+    assert moved["decision"] == {"strategy": "failover", "candidates": candidates, "candidate_count": 2}
+    assert [attempt.get("reason") for attempt in moved["attempts"]] == ["overloaded", None]
+    assert passed["decision"]["candidates"] == candidates[::-1]
+    assert passed["decision"]["passed_over"] == [{"what": "first/first-key", "why": "cooling down"}]
+    assert "candidate 1: second/second-key as claude-test" in words
+    assert "passed over: first/first-key: cooling down" in words
+    assert unknown.returncode == 2
+    assert "passed_over" not in logged[ids[0]]
+    assert logged[ids[1]]["passed_over"] == ["first/first-key: cooling down"]

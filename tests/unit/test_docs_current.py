@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ccr_control.core.config import load
 from ccr_control.core.presets import PRESETS
+from ccr_data.core.records import Decision
+from ccr_data.core.snapshot import Strategy
 from ccr_data.shell.request_log import json_lines
 from support.node_values import record
 
@@ -33,7 +35,9 @@ def test_the_log_page_names_every_field() -> None:
     page = (ROOT / "docs/reference/log.md").read_text(encoding="utf-8")
     whole, _, attempts = page.partition("## Attempts")
 
-    line = json.loads(json_lines([record("a")], "n"))
+    told = record("a")
+    told.decision = Decision(Strategy.FAILOVER, (), [("p", "circuit open")])
+    line = json.loads(json_lines([told], "n"))
 
     assert _ROW.findall(whole) == list(line)
     assert _ROW.findall(attempts) == list(line["attempts"][0])

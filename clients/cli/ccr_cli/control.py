@@ -17,6 +17,8 @@ from ccr_rpc.v1 import (
     fleet_pb2_grpc,
     providers_pb2,
     providers_pb2_grpc,
+    routes_pb2,
+    routes_pb2_grpc,
     stats_pb2,
     stats_pb2_grpc,
 )
@@ -42,6 +44,7 @@ class ControlPlane:
         self._fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         self._stats = stats_pb2_grpc.StatsServiceStub(channel)
         self._providers = providers_pb2_grpc.ProviderServiceStub(channel)
+        self._routes = routes_pb2_grpc.RouteServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def config(self) -> config_pb2.GetConfigResponse:
@@ -78,6 +81,11 @@ class ControlPlane:
         """Have a provider probed now."""
         request = providers_pb2.ProbeProviderRequest(provider=provider)
         return self._providers.ProbeProvider(request, timeout=PROBED_WITHIN_S, metadata=self._metadata).provider
+
+    def explain(self, request_id: str) -> routes_pb2.ExplainRequestResponse:
+        """The record of a finished request, with its decision."""
+        request = routes_pb2.ExplainRequestRequest(request_id=request_id)
+        return self._routes.ExplainRequest(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata)
 
     def reset_circuit(self, provider: str) -> providers_pb2.ProviderStatus:
         """Have a circuit closed."""

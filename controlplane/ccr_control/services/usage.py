@@ -14,6 +14,7 @@ from ccr_rpc.v1 import usage_pb2, usage_pb2_grpc
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.health import Evidence
 from ccr_control.core.ledger import Duplicate, Gap, fold
+from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.evidence import evidence_of
@@ -50,8 +51,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         sightings: Sightings,
         now: Callable[[], float],
         heard: Heard = lambda *_: None,
+        recent: Recent | None = None,
     ) -> None:
         """`heard` gets what each batch, by journal and number, says about the providers' health, at once."""
+        self._recent = recent if recent is not None else Recent()
         self._ledger, self._stats, self._fleet, self._sightings, self._now = ledger, stats, fleet, sightings, now
         self._heard = heard
 
@@ -87,6 +90,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
 
     def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:
         """What is news whether or not the batch was counted before."""
+        for record in batch.records:
+            self._recent.note(record.request_id, node_id, record.SerializeToString())
         if batch.HasField("status"):
             self._fleet.reported(node_id, status(batch.status), self._now())
         for seen in batch.rate_limits:

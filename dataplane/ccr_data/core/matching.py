@@ -19,6 +19,7 @@ BYTES_PER_TOKEN = (
 )
 
 _THINKING = re.compile(rb'"thinking"\s*:\s*\{[^{}]*"type"\s*:\s*"(enabled|adaptive|disabled)"')
+_TYPE = (b'"type":', b'"type": ')
 _TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\{')
 
 
@@ -115,8 +116,13 @@ def offers_tools(body: bytes) -> bool:
 
 
 def has_block(body: bytes, kind: bytes) -> bool:
-    """Whether there is a content block of this kind, as JSON is commonly written."""
-    return b'"type":"%b"' % kind in body or b'"type": "%b"' % kind in body
+    """Whether there is a content block of this kind, as JSON is commonly written. The rare word is searched for, not `type`."""
+    word = b'"%b"' % kind
+    at = -1
+    while (at := body.find(word, at + 1)) >= 0:
+        if body[max(0, at - 8) : at].endswith(_TYPE):
+            return True
+    return False
 
 
 def _has_header(lines: list[bytes], name: str, pattern: str) -> bool:

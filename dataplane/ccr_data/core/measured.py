@@ -5,9 +5,9 @@ Pure: times are arguments, of the loop's clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from ccr_data.core.snapshot import Target
+from ccr_data.core.snapshot import Choice, Target
 
 HALF_LIFE_S = 30.0  # in which an old measurement loses half of its say
 MIN_SAY = 0.2  # of a new measurement in the moving average
@@ -42,10 +42,16 @@ class Load:
         """How many are open there."""
         return self._open.get(target.load_key, 0)
 
-    def over(self, targets: Iterable[Target]) -> int:
-        """How many are open at all of them."""
+    def per_weight(self, choices: Sequence[Choice]) -> list[float]:
+        """How many are open at each candidate, all its keys together, divided by its weight."""
         get = self._open.get
-        return sum([get(target.load_key, 0) for target in targets])
+        return [
+            (get(key, 0) if (key := choice.lone_key) is not None else self._over(choice.targets)) / choice.weight
+            for choice in choices
+        ]
+
+    def _over(self, targets: Sequence[Target]) -> int:
+        return sum([self._open.get(target.load_key, 0) for target in targets])
 
     @property
     def total(self) -> int:
@@ -88,8 +94,10 @@ class Latencies:
         known = self._known.get(of)
         if known is None:
             return 0.0
-        age_s = now_s - max(known.sampled_s, known.tried_s)
-        return known.average_s * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0 else known.average_s
+        seen_s = known.sampled_s if known.sampled_s > known.tried_s else known.tried_s
+        if now_s <= seen_s:
+            return known.average_s
+        return float(known.average_s * 0.5 ** ((now_s - seen_s) / HALF_LIFE_S))
 
     def tried(self, of: Measured, now_s: float) -> None:
         """A request goes there first: until its answer begins no other one goes there just to see."""

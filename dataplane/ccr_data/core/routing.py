@@ -263,7 +263,8 @@ def _ordered(
         case Strategy.WEIGHTED_ROUND_ROBIN:
             return smooth_turn(choices, turns.credit_of.setdefault(route.name, {}))
         case Strategy.LEAST_LOADED:
-            return sorted(shuffled(choices, roll), key=lambda choice: node.load.over(choice.targets) / choice.weight)
+            mixed = shuffled(choices, roll)
+            return in_order_of(mixed, node.load.per_weight(mixed))
         case Strategy.COST_BASED | Strategy.MODEL_BASED:
             return sorted(shuffled(choices, roll), key=_rank)
         case Strategy.LATENCY_BASED:
@@ -276,10 +277,14 @@ def _rank(choice: Choice) -> float:
 
 def fastest_first(choices: list[Choice], latencies: Latencies, now_s: float, *, streams: bool) -> list[Choice]:
     """By the time to the first token to hope for; those about as fast as the fastest stay in order."""
-    expected_s = [latencies.expected_s((choice.provider.name, choice.model, streams), now_s) for choice in choices]
+    expected_s = [latencies.expected_s(choice.measured[streams], now_s) for choice in choices]
     limit_s = min(expected_s) * AS_FAST
-    places = sorted(range(len(choices)), key=lambda place: max(expected_s[place], limit_s))
-    return [choices[place] for place in places]
+    return in_order_of(choices, [each_s if each_s > limit_s else limit_s for each_s in expected_s])
+
+
+def in_order_of(choices: list[Choice], figures: list[float]) -> list[Choice]:
+    """Lowest figure first; equal ones stay in order."""
+    return [choices[place] for place in sorted(range(len(choices)), key=figures.__getitem__)]
 
 
 def shuffled(entries: Sequence[W], roll: Roll) -> list[W]:

@@ -300,6 +300,8 @@ class Choice:
     draining: tuple[Target, ...]  # with deprecated keys: for sessions that are pinned to them
     model: str  # its own name of the model
     rank: float  # lower goes first, where the strategy asks for something that stays the same (price, exactness)
+    lone_key: tuple[str, str] | None  # of its target, if it has just one
+    measured: tuple[tuple[str, str, bool], tuple[str, str, bool]]  # what its times are kept by: in one piece, streamed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -392,7 +394,18 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
         rank = provider.blended_price(own_name, snapshot.prices)
     elif strategy is Strategy.MODEL_BASED:
         rank = -provider.exactness(model)
-    return Choice(provider, candidate.weight, candidate.priority, targets, own_token, draining, own_name, rank)
+    return Choice(
+        provider,
+        candidate.weight,
+        candidate.priority,
+        targets,
+        own_token,
+        draining,
+        own_name,
+        rank,
+        targets[0].load_key if len(targets) == 1 else None,
+        ((provider.name, own_name, False), (provider.name, own_name, True)),
+    )
 
 
 def target(provider: Provider, key: Key | None, model: str | None) -> Target:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record, sound_text
 from ccr_data.shell.logs import Log, LogOutput, clock_time, json_safe, masked, word
 
+_MOST_TOLD = 16  # of what was passed over
 _TROUBLE = (Outcome.FAILED, Outcome.BROKEN)
 
 log = Log("requests")
@@ -92,8 +93,18 @@ def _line(record: Record, node: str) -> str:
         f',"cache_write_5m_tokens":{tokens.cache_write_5m},"cache_write_1h_tokens":{tokens.cache_write_1h}'
         f',"thinking_tokens":{tokens.thinking},"request_bytes":{record.request_bytes}'
         f',"answer_bytes":{record.answer_bytes},"snapshot_version":{record.snapshot_version}'
-        f',"upstream_request_id":{quote(record.upstream_request_id)},"warning":{_quoted[record.warning]}}}\n'
+        f',"upstream_request_id":{quote(record.upstream_request_id)},"warning":{_quoted[record.warning]}'
+        f"{_passed_over(record)}}}\n"
     )
+
+
+def _passed_over(record: Record) -> str:
+    """Only where something was passed over before the first attempt."""
+    decision = record.decision
+    if decision is None or not decision.passed_over:
+        return ""
+    words = ",".join([quote(f"{what}: {why}") for what, why in decision.passed_over[:_MOST_TOLD]])
+    return f',"passed_over":[{words}]'
 
 
 def _beginning(of: tuple[Outcome, str]) -> str:
