@@ -1,0 +1,62 @@
+"""Prompt caches survive: a session stays where its prefix is, whatever the strategy says of other requests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ccr_data.core.snapshot import Strategy
+from support.demo import DemoProcess, demo
+from support.relay import config, provider, relaying
+from support.talk import Talk
+
+SESSION = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0001-00000000000"
+TURNS = 30
+
+
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[list[DemoProcess]]:
+    """Three accounts, each with a prompt cache of its own."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(demo(organization=name)) for name in ("one", "two", "three")]
+
+
+def talk_through(talk: Talk, turns: int) -> Talk:
+    for number in range(turns):
+        assert talk.say(f"question {number}, " + "with a long explanation of what is meant " * 20).status == 200
+    return talk
+
+
+@pytest.mark.parametrize("strategy", [strategy.value for strategy in Strategy])
+@pytest.mark.parametrize("session", [SESSION + "1", ""], ids=["named", "nameless"])
+def test_a_session_reads_its_cache_as_if_there_were_no_relay(
+    accounts: list[DemoProcess], tmp_path: Path, strategy: str, session: str
+) -> None:
+    """At least 99 % of what a direct connection reads; nameless clients are told apart by how they begin."""
+    model = f"claude-opus-5-{strategy}-{bool(session)}"
+    direct = talk_through(Talk(accounts[0].url, f"{model}-direct"), TURNS)
+    text = config(
+        *(provider(f"p{number}", account.url, priority=1) for number, account in enumerate(accounts)),
+        routing={"strategy": strategy},
+    )
+    with relaying(tmp_path, text) as relay:
+        relayed = talk_through(Talk(relay.url, model, *filter(None, [session])), TURNS)
+
+    assert relayed.read_share() >= 0.99 * direct.read_share()
+    assert direct.read_share() > 0.9
+    assert len({answer.header("x-cc-relay-provider") for answer in relayed.answers}) == 1
+
+
+def test_when_the_pinned_account_dies_one_turn_is_cold(tmp_path: Path) -> None:
+    """The session settles at its new place at once."""
+    with demo(organization="one") as first, demo(organization="two") as second:
+        text = config(provider("first", first.url, priority=0), provider("second", second.url, priority=1))
+        with relaying(tmp_path, text) as relay:
+            talk = talk_through(Talk(relay.url, "claude-opus-5", SESSION + "2"), 5)
+            first.kill()
+            talk_through(talk, 25)
+
+    cold = [turn for turn, usage in enumerate(talk.usages) if usage["cache_read_input_tokens"] == 0]
+    assert cold == [0, 5]
