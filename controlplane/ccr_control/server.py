@@ -27,11 +27,13 @@ from ccr_rpc.v1 import (
 
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
+from ccr_control.core.leases import Leases
 from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.config import ConfigServicer
 from ccr_control.services.fleet import FleetServicer
+from ccr_control.services.leasing import Leasing
 from ccr_control.services.providers import ProviderServicer
 from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
@@ -148,6 +150,7 @@ def _services(
 ) -> Services:
     """Every servicer, wired."""
     services, now, recent = Services(), time.time, Recent()
+    leasing = Leasing(Leases(time.monotonic(), first_serial=int(now() * 1000)), time.monotonic)
     services.add(
         "ccr.rpc.v1.SnapshotService",
         snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,
@@ -156,7 +159,7 @@ def _services(
     services.add(
         "ccr.rpc.v1.UsageService",
         usage_pb2_grpc.add_UsageServiceServicer_to_server,
-        UsageServicer(store, stats, fleet, sightings, now, keeper.heard, recent),
+        UsageServicer(store, stats, fleet, sightings, now, keeper.heard, recent, leasing.answer),
     )
     services.add("ccr.rpc.v1.RouteService", routes_pb2_grpc.add_RouteServiceServicer_to_server, RouteServicer(recent))
     services.add(

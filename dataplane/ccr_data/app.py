@@ -21,8 +21,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import cast
 
+from ccr_data.core.limits import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.shell.control_link import ControlAddress, control_address
 from ccr_data.shell.http_server import BACKLOG, Server
@@ -147,7 +149,15 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
         return ControlAddress(options.control) if options.control else control_address(options.state_dir)
 
     def status() -> NodeStatus:
-        return NodeStatus(len(relay.exchanges), len(server.connections), relay.unauthorized_total)
+        return NodeStatus(
+            len(relay.exchanges),
+            len(server.connections),
+            relay.unauthorized_total,
+            tuple(relay.budgeting.limits.uses(perf_counter())),
+        )
+
+    def take_lease(lease: Lease) -> None:
+        relay.budgeting.limits.take_lease(lease)
 
     reporter = Reporter(
         node,
@@ -156,6 +166,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
         journal=node.instance_id,
         log_requests=RequestLog(output, node.node_id).note,
         status=status,
+        take_lease=take_lease,
     )
     relay = Relay(store, reporter)
     server = Server(relay, max_connections())

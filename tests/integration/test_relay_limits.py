@@ -186,3 +186,24 @@ def test_a_scope_serves_again_after_its_rest(tmp_path: Path, upstream: RawUpstre
         upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE))
         assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == 429
         until(lambda: connection.ask("POST", "/v1/messages", BODY, AUTH).status == 200, "room again")
+
+
+def test_workers_share_an_account(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Two workers: at first half each, then by demand; together never more than the account allows."""
+    strict = Strict(60, {"sk-a": "a"})
+    upstream.answer = strict
+    text = config(
+        keyed(upstream.url, {"label": "a", "key": "sk-a", "scope": "a", "rpm_limit": 60}), server={"workers": 2}
+    )
+    served = 0
+
+    def is_spent() -> bool:
+        nonlocal served
+        with client(relay) as connection:  # each connection is some worker's
+            served += connection.ask("POST", "/v1/messages", BODY, AUTH).status == 200
+        return served == 60
+
+    with relaying(tmp_path, text) as relay:
+        until(is_spent, "all that the account allows is used")
+        assert ask(relay, 1)[0].status == 429
+    assert strict.refused == 0

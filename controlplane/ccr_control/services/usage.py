@@ -31,6 +31,7 @@ log = Log("usage")
 
 
 Heard = Callable[[str, int, list[Evidence]], None]
+LeasesFor = Callable[[str, str, usage_pb2.UsageBatch], list[usage_pb2.Lease]]
 
 
 class Ledger(Protocol):
@@ -52,8 +53,13 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         now: Callable[[], float],
         heard: Heard = lambda *_: None,
         recent: Recent | None = None,
+        leases_for: LeasesFor = lambda *_: [],
     ) -> None:
-        """`heard` gets what each batch, by journal and number, says about the providers' health, at once."""
+        """`heard` gets what each batch, by journal and number, says about the providers' health, at once.
+
+        `leases_for` gets a node, its instance and its batch, and says which leases to answer.
+        """
+        self._leases_for = leases_for
         self._recent = recent if recent is not None else Recent()
         self._ledger, self._stats, self._fleet, self._sightings, self._now = ledger, stats, fleet, sightings, now
         self._heard = heard
@@ -61,9 +67,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     async def ReportUsage(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]  # it writes
         """Count batch after batch, until the node hangs up."""
         try:
-            node_id = await _read_hello(request_iterator)
-            if node_id is None:
+            hello = await _read_hello(request_iterator)
+            if hello is None:
                 return
+            node_id = hello.node_id
             async for request in request_iterator:
                 batch = _checked(request)
                 match await self._take(node_id, batch):
@@ -73,7 +80,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
                         log.info("usage_duplicate", node=node_id, journal=batch.journal, number=batch.number)
                     case Gap(expected):
                         await _end_at_gap(context, node_id, batch, expected)
-                await context.write(usage_pb2.ReportUsageResponse(journal=batch.journal, acknowledged=acknowledged))
+                leases = self._leases_for(node_id, hello.instance_id, batch)
+                await context.write(
+                    usage_pb2.ReportUsageResponse(journal=batch.journal, acknowledged=acknowledged, leases=leases)
+                )
         except ContractBroken as error:
             await refuse(context, error)
 
@@ -117,11 +127,12 @@ async def _end_at_gap(context: Context, node_id: str, batch: usage_pb2.UsageBatc
     )
 
 
-async def _read_hello(requests: Requests) -> str | None:
-    """The name of the node that reports; None if nobody does. Raises ContractBroken."""
+async def _read_hello(requests: Requests) -> usage_pb2.ReporterHello | None:
+    """Who reports; None if nobody does. Raises ContractBroken."""
     request = await first_request(requests)
     if request is None:
         return None
     if request.WhichOneof("message") != "hello":
         raise ContractBroken("the first request must be a hello")
-    return checked_name("node_id", request.hello.node_id)
+    checked_name("node_id", request.hello.node_id)
+    return request.hello

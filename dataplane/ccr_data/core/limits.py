@@ -617,17 +617,23 @@ class Limits:
             )
             for budget in self._budgets.values()
             if any(budget.limits)
+        ] + [
+            BudgetUse(lease.scope, lease.model_class, NO_LIMITS, lease.share, NO_LIMITS, 0, lease.serial)
+            for key, lease in self._leases.items()
+            if key not in self._budgets
         ]
 
     def take_lease(self, lease: Lease) -> None:
         """A part of a budget is this node's, until it hears otherwise. An older one than it has is not heeded."""
         key = (lease.scope, lease.model_class)
-        budget = self._budgets.get(key)
-        if budget is None or lease.serial <= budget.held_serial:
+        known = self._leases.get(key)
+        if (known is None and len(self._leases) >= MAX_BUDGETS) or (known is not None and lease.serial <= known.serial):
             return
         self._leases[key] = lease
-        budget.lease, budget.held_serial = lease.share, lease.serial
-        budget.limit_again()
+        budget = self._budgets.get(key)
+        if budget is not None:
+            budget.lease, budget.held_serial = lease.share, lease.serial
+            budget.limit_again()
 
 
 # --- what headers and bodies of answers mean --------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ccr_data.core.limits import BudgetUse
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -22,3 +24,4 @@ class NodeStatus:
     open_requests: int = 0
     open_connections: int = 0
     unauthorized_total: int = 0  # since its start
+    budgets: tuple[BudgetUse, ...] = ()

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ccr_data.core.limits import WINDOW_S, Budget
+from ccr_data.core.limits import Budget
 
 SOON_S = 30
+NEW_LEASE_S = 2  # until a node whose part is nothing has another, now that it has asked
 _KINDS = (b"requests", b"input-tokens", b"output-tokens")
 
 
@@ -49,7 +50,7 @@ def no_room(budgets: Sequence[Budget], size_bytes: int, now_s: float, unix_s: fl
 def retry_after_s(budgets: Sequence[Budget], size_bytes: int, now_s: float) -> int:
     """Whole seconds, from 1, until the first of the budgets has room. A node that was given no part is to be asked soon again."""
     wait_s = min(budget.room_in_s(size_bytes, now_s) for budget in budgets)
-    return max(1, math.ceil(wait_s)) if math.isfinite(wait_s) else int(WINDOW_S / 2)
+    return max(1, math.ceil(wait_s)) if math.isfinite(wait_s) else NEW_LEASE_S
 
 
 def _rate_limit_lines(pool: Sequence[Budget], now_s: float, unix_s: float) -> bytes:

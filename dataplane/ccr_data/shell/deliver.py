@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -16,11 +17,12 @@ import grpc.aio
 from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError
 
+from ccr_data.core.limits import Lease
 from ccr_data.core.node import NodeIdentity
 from ccr_data.shell.control_link import Link, LinkLost, LinkPolicy, Stream, read, write
 from ccr_data.shell.lanes import Lane
 from ccr_data.shell.logs import Log
-from ccr_data.shell.usage_wire import hello_request
+from ccr_data.shell.usage_wire import hello_request, lease_of
 
 REPORT_METHOD = "/ccr.rpc.v1.UsageService/ReportUsage"
 _GAP = re.compile(r"journal (\S+): expected number (\d{1,18})\b")
@@ -45,8 +47,15 @@ class _Talk:
 class Delivery:
     """Sends what the lanes hold, whenever there is a control plane."""
 
-    def __init__(self, node: NodeIdentity, lanes: list[Lane], policy: LinkPolicy) -> None:
+    def __init__(
+        self,
+        node: NodeIdentity,
+        lanes: list[Lane],
+        policy: LinkPolicy,
+        take_lease: Callable[[Lease], None] = lambda _: None,
+    ) -> None:
         self._node = node
+        self._take_lease = take_lease
         self._lanes = lanes
         self._policy = policy
         self._news = asyncio.Event()
@@ -112,6 +121,8 @@ class Delivery:
             except DecodeError:
                 raise LinkLost("the control plane sent something that is not in the contract") from None
             link.say_alive()
+            for lease in response.leases:
+                self._take_lease(lease_of(lease))
             await self._ack(response.journal, response.acknowledged)
             overdue_s = asyncio.get_running_loop().time() + self._policy.acknowledge_s
             talk.silence.reschedule(overdue_s if talk.is_waiting else None)

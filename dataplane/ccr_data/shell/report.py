@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ccr_data.core.batches import LIMITS, Journal, Limits
 from ccr_data.core.folding import Detail
+from ccr_data.core.limits import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected
@@ -52,6 +53,7 @@ class Reporter:
         policy: LinkPolicy = PATIENT,
         limits: Limits = LIMITS,
         max_spool_bytes: int = MAX_SPOOL_BYTES,
+        take_lease: Callable[[Lease], None] = lambda _: None,
     ) -> None:
         """`journal` names this process's batches: random, unique for ever, fit for a file name."""
         self._directory = directory
@@ -64,7 +66,7 @@ class Reporter:
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
         self._own_lane = OwnLane(self._journal, self._spool, status)
-        self._delivery = Delivery(node, [self._own_lane], policy)
+        self._delivery = Delivery(node, [self._own_lane], policy, take_lease)
         self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
         self._is_disk_broken = False

@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
+from ccr_data.core.limits import Allowance, BudgetUse, Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
-from ccr_data.core.records import RateLimitSighting, Record, sound
+from ccr_data.core.records import RateLimitSighting, Record, sound, sound_text, within
 from ccr_data.shell.wire import fill_record, fill_sum, from_failure, from_sighting
 
 _BATCH_FIELD = bytes([usage_pb2.ReportUsageRequest.BATCH_FIELD_NUMBER << 3 | 2])  # a length-delimited field
@@ -68,7 +69,35 @@ def status_suffix(status: NodeStatus, spooled_bytes: int, resident_bytes: int) -
         spooled_bytes=spooled_bytes,
         resident_bytes=resident_bytes,
     )
-    return usage_pb2.UsageBatch(status=message).SerializeToString()
+    budgets = [_budget_use(use) for use in status.budgets]
+    return usage_pb2.UsageBatch(status=message, budgets=budgets).SerializeToString()
+
+
+def _budget_use(use: BudgetUse) -> usage_pb2.BudgetUse:
+    return usage_pb2.BudgetUse(
+        provider=use.scope[0],
+        scope=sound_text(use.scope[1]),
+        model_class=use.model_class,
+        limits=_amounts(use.limits),
+        share=_amounts(use.share),
+        used=_amounts(use.used),
+        asked=use.asked,
+        serial=use.serial,
+    )
+
+
+def _amounts(of: Allowance) -> usage_pb2.BudgetAmounts:
+    requests, input_tokens, output_tokens, tokens = map(within, of)
+    return usage_pb2.BudgetAmounts(
+        requests=requests, input_tokens=input_tokens, output_tokens=output_tokens, tokens=tokens
+    )
+
+
+def lease_of(message: usage_pb2.Lease) -> Lease:
+    """A lease as a value."""
+    share = message.share
+    amounts = Allowance(share.requests, share.input_tokens, share.output_tokens, share.tokens)
+    return Lease((message.provider, message.scope), message.model_class, amounts, message.serial)
 
 
 def journal_suffix(journal: str) -> bytes:

@@ -1,0 +1,268 @@
+"""Which part of a scope's budget belongs to which node?
+
+Pure. Nodes report how they use each budget; what they get back follows their demand. Times are seconds of the caller's clock.
+
+**Claims.** A node may spend by the largest of the leases that it may still be using. So each node has a claim on each budget: the
+largest of the last lease that it acknowledged, of all sent to it after that one, and of what it used in its last minute (which
+counts at the provider for as long). A new lease is at most what the claims of the others leave. Thus the sum of what all nodes may
+spend in any minute stays within the limit, whatever messages are lost or late:
+
+- a share that shrinks is free for others only when the node says that it has the smaller one, and that what it used is down to it;
+- a node that falls silent keeps its claim until `FORGET_AFTER_S` after its last report, also if its stream has ended: it may be
+  working on. It keeps its last lease for as long as it is cut off. One that comes back under a new instance has lost its leases; what
+  its predecessor used counts for a minute more.
+- A control plane that has just started knows no leases: for `LEARN_S` it only listens, and nodes tell what they hold.
+
+A node that never had a lease uses an even part by the number of nodes that its snapshot names; its claim is that, also before it
+says anything of the budget. Known nodes get leases of budgets that they have not used yet. A node that nobody knew, of more than the
+snapshots name, may exceed the budget by such a part until the others have let go of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+FORGET_AFTER_S = 600.0
+"""What a node that is not heard of any more held is shared out again after this."""
+
+LEARN_S = 3.0
+"""A control plane that has just started shares nothing out before it has heard the nodes."""
+
+LINGER_S = 61.0
+"""For how long what was used counts at the provider."""
+
+RENEW_S = 60.0
+"""A lease that did not change is sent again after this, in case it was lost."""
+
+IDLE_PART = 0.02
+"""Part of a budget that is shared out evenly, so that a node that begins to get requests can serve some at once."""
+
+STEADY_PART = 0.05
+"""A share that would shrink by less than this part of the budget stays."""
+
+MAX_BUDGETS = 4096
+MAX_HOLDERS = 4096
+
+
+class BudgetName(NamedTuple):
+    """A budget: of an account at a provider, for a class of models."""
+
+    provider: str
+    scope: str
+    model_class: str
+
+
+class Amounts(NamedTuple):
+    """Amounts of a minute. As a limit, 0 means that there is none."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tokens: int = 0
+
+
+NOTHING = Amounts()
+
+
+class Use(NamedTuple):
+    """What a node says of a budget."""
+
+    limits: Amounts  # the scope's, as the node knows them
+    share: Amounts  # that it keeps to
+    used: Amounts  # in its last minute
+    asked: int  # requests that asked for room in its last minute
+    serial: int  # of the lease that it keeps to; 0: none
+
+
+class Lease(NamedTuple):
+    """A node's part of a budget, in force from its arrival until a newer one arrives."""
+
+    name: BudgetName
+    share: Amounts
+    serial: int
+
+
+@dataclass(slots=True)
+class _Holder:
+    """A node and one budget."""
+
+    instance: str
+    use: Use
+    heard_s: float
+    acknowledged: Lease | None = None
+    sent: list[Lease] = field(default_factory=list)  # after the acknowledged one
+    sent_s: float = -1e18
+    left_behind: Amounts = NOTHING  # by an earlier instance
+    left_until_s: float = 0.0
+
+    def claim(self, now_s: float) -> Amounts:
+        """The most that it may spend in the minutes to come."""
+        held = [lease.share for lease in self.sent]
+        held.append(self.acknowledged.share if self.acknowledged is not None else self.use.share)
+        most = largest([*held, self.use.used])
+        return added(most, self.left_behind) if now_s < self.left_until_s else most
+
+
+def largest(amounts: Iterable[Amounts]) -> Amounts:
+    """Of each kind the most."""
+    return Amounts(*map(max, zip(*amounts, strict=True)))
+
+
+def added(one: Amounts, other: Amounts) -> Amounts:
+    """Of each kind the sum."""
+    return Amounts(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+class Leases:
+    """All budgets and who holds which part of them."""
+
+    def __init__(self, started_s: float, first_serial: int = 1) -> None:
+        """`first_serial` is larger than any that an earlier control plane has used, for example a time in milliseconds."""
+        self._listens_until_s = started_s + LEARN_S
+        self._serial = first_serial
+        self._holders: dict[BudgetName, dict[str, _Holder]] = {}
+        self._even: dict[BudgetName, Amounts] = {}  # what a node without a lease uses
+        self._nodes: dict[str, tuple[str, float]] = {}  # instance, and when it was heard
+
+    def reported(self, node: str, instance: str, uses: Mapping[BudgetName, Use], now_s: float) -> list[Lease]:
+        """A node tells how it uses its budgets, all of those that it has used or has leases of; what to answer."""
+        self._nodes[node] = (instance, now_s)
+        if len(self._nodes) > MAX_HOLDERS:
+            del self._nodes[next(iter(self._nodes))]
+        for name, use in uses.items():
+            self._note(name, node, instance, use, now_s)
+            if not use.serial and any(use.share):
+                self._even[name] = largest([use.share, self._even.get(name, NOTHING)])
+        for name in self._holders:
+            if name not in uses:
+                self._note(name, node, instance, None, now_s)
+            elif len(self._holders[name]) < len(self._nodes):
+                self._expect_others(name, now_s)
+        if now_s < self._listens_until_s:
+            return []
+        return [lease for name in self._holders if (lease := self._grant(name, node, now_s)) is not None]
+
+    def _expect_others(self, name: BudgetName, now_s: float) -> None:
+        """Nodes that never spoke of a budget may begin to use it at any time."""
+        for node, (instance, heard_s) in self._nodes.items():
+            if node not in self._holders[name] and now_s - heard_s < FORGET_AFTER_S:
+                self._note(name, node, instance, None, heard_s)
+
+    def limits(self, name: BudgetName, now_s: float) -> Amounts:
+        """A budget's limits: the lowest that a node knows."""
+        found = NOTHING
+        for holder in self._live(name, now_s).values():
+            found = Amounts(*(min(a, b) if a and b else a or b for a, b in zip(found, holder.use.limits, strict=True)))
+        return found
+
+    def claims(self, name: BudgetName, now_s: float) -> Mapping[str, Amounts]:
+        """What each node may spend of a budget, at most."""
+        return {node: holder.claim(now_s) for node, holder in self._live(name, now_s).items()}
+
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    def _live(self, name: BudgetName, now_s: float) -> dict[str, _Holder]:
+        holders = self._holders.get(name, {})
+        for node in [node for node, holder in holders.items() if now_s - holder.heard_s >= FORGET_AFTER_S]:
+            del holders[node]
+        return holders
+
+    def _note(self, name: BudgetName, node: str, instance: str, told: Use | None, now_s: float) -> None:
+        if name not in self._holders and len(self._holders) >= MAX_BUDGETS:
+            oldest = next(iter(self._holders))
+            del self._holders[oldest]
+            self._even.pop(oldest, None)
+        use = told or Use(NOTHING, self._even.get(name, NOTHING), NOTHING, 0, 0)
+        holders = self._holders.setdefault(name, {})
+        holder = holders.get(node)
+        if holder is None or holder.instance != instance:
+            fresh = _Holder(instance, use, now_s)
+            if holder is not None:  # what the process before it spent counts for a while
+                fresh.left_behind, fresh.left_until_s = holder.use.used, now_s + LINGER_S
+            if holder is None and len(holders) >= MAX_HOLDERS:
+                return
+            holders[node] = fresh
+            return
+        holder.heard_s = now_s
+        holder.use = told or holder.use
+        for n, lease in enumerate(holder.sent):
+            if lease.serial == use.serial:
+                holder.acknowledged = lease
+                del holder.sent[: n + 1]
+                break
+
+    # --- giving out ---------------------------------------------------------------------------------------------------
+
+    def _grant(self, name: BudgetName, node: str, now_s: float) -> Lease | None:
+        """The lease to send to a node that has just reported; None if it has what it should have."""
+        holders = self._live(name, now_s)
+        holder = holders.get(node)
+        if holder is None:
+            return None
+        limits = self.limits(name, now_s)
+        wanted = self._wanted(limits, holders, node)
+        taken = NOTHING
+        for other, one in holders.items():
+            if other != node:
+                taken = added(taken, one.claim(now_s))
+        if now_s < holder.left_until_s:
+            taken = added(taken, holder.left_behind)
+        share = Amounts(
+            *(
+                max(0, min(want, limit - others)) if limit else 0
+                for want, limit, others in zip(wanted, limits, taken, strict=True)
+            )
+        )
+        newest = holder.sent[-1] if holder.sent else holder.acknowledged
+        if newest is not None and share == newest.share and (not holder.sent or now_s - holder.sent_s < RENEW_S):
+            return None
+        if newest is not None and self._is_about(share, newest.share, limits) and not holder.sent:
+            return None
+        if newest is not None and share == newest.share:
+            holder.sent_s = now_s
+            return newest  # the one before may have been lost
+        self._serial += 1
+        lease = Lease(name, share, self._serial)
+        holder.sent.append(lease)
+        holder.sent_s = now_s
+        if len(holder.sent) > 64:  # a node that takes none; the largest must not be forgotten
+            kept = largest([one.share for one in holder.sent[:33]])
+            holder.sent[:33] = [Lease(name, kept, holder.sent[32].serial)]
+        return lease
+
+    @staticmethod
+    def _is_about(one: Amounts, other: Amounts, limits: Amounts) -> bool:
+        """Whether the change to `one` is not worth its while: it only shrinks a little."""
+        return all(
+            a <= b <= limit and b - a < STEADY_PART * limit
+            for a, b, limit in zip(one, other, limits, strict=True)
+            if limit
+        )
+
+    @staticmethod
+    def _wanted(limits: Amounts, holders: Mapping[str, _Holder], node: str) -> Amounts:
+        """The node's part by demand, the rest of an integer division to the first by name, so that nothing is lost."""
+        names = sorted(holders)
+        weights = demand_weights([holders[one].use.asked for one in names])
+        at = names.index(node)
+        return Amounts(*(apportioned(limit, weights)[at] if limit else 0 for limit in limits))
+
+
+def demand_weights(asked: Sequence[int]) -> list[float]:
+    """Parts of a whole, by demand; a small part of it goes to everybody."""
+    total, count = sum(asked), len(asked)
+    if not total:
+        return [1 / count] * count
+    return [IDLE_PART / count + (1 - IDLE_PART) * one / total for one in asked]
+
+
+def apportioned(whole: int, weights: Sequence[float]) -> list[int]:
+    """Integers of this sum, as near to the weights as integers can be (largest remainder)."""
+    exact = [whole * weight for weight in weights]
+    parts = [int(one) for one in exact]
+    order = sorted(range(len(parts)), key=lambda n: parts[n] - exact[n])
+    for n in order[: max(0, whole - sum(parts))]:
+        parts[n] += 1
+    return parts

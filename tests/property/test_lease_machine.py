@@ -1,0 +1,186 @@
+"""Leases: whatever is lost or late, all nodes together never spend more of a minute than the budget."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ccr_control.core.leases import (
+    FORGET_AFTER_S,
+    LEARN_S,
+    Amounts,
+    BudgetName,
+    Lease,
+    Leases,
+    Use,
+    apportioned,
+    demand_weights,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+NAME = BudgetName("p", "org", "opus-4")
+NODES = ("n0", "n1", "n2", "n3")
+
+
+@dataclass
+class Node:
+    """A node as it should be: it keeps to its share in every sliding minute."""
+
+    instance: int
+    share: int
+    serial: int = 0
+    spent: deque[float] = field(default_factory=deque)
+    asked: deque[float] = field(default_factory=deque)
+    reports: deque[Use] = field(default_factory=deque)  # on their way
+    answers: deque[Lease] = field(default_factory=deque)
+
+    def within(self, times: deque[float], now: float) -> int:
+        return sum(at > now - 60.5 for at in times)
+
+    def ask(self, now: float) -> None:
+        self.asked.append(now)
+        if self.within(self.spent, now) < self.share:
+            self.spent.append(now)
+
+
+class Fleet(RuleBasedStateMachine):
+    """Four nodes, one control plane, and streams that hold things back and break."""
+
+    @initialize(limit=st.integers(4, 60))
+    def begin(self, limit: int) -> None:
+        self.now = 0.0
+        self.has_lapsed = False
+        self.limit = limit
+        self.leases = Leases(self.now)
+        for name in NODES:  # their first reports speak of no budget yet
+            self.leases.reported(name, "0", {}, self.now)
+        self.now += LEARN_S
+        self.nodes = {name: Node(0, limit // len(NODES)) for name in NODES}
+        self.serial = 1
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 1.0, 5.0, 20.0, 59.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(name=st.sampled_from(NODES), count=st.integers(1, 60))
+    def clients_ask(self, name: str, count: int) -> None:
+        for _ in range(count):
+            self.nodes[name].ask(self.now)
+
+    @rule(name=st.sampled_from(NODES))
+    def node_reports(self, name: str) -> None:
+        node = self.nodes[name]
+        used = Amounts(node.within(node.spent, self.now))
+        use = Use(Amounts(self.limit), Amounts(node.share), used, node.within(node.asked, self.now), node.serial)
+        node.reports.append(use)
+
+    @rule(name=st.sampled_from(NODES))
+    def report_arrives(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.reports:
+            node.answers.extend(
+                self.leases.reported(name, str(node.instance), {NAME: node.reports.popleft()}, self.now)
+            )
+
+    @rule(name=st.sampled_from(NODES))
+    def lease_arrives(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.answers:
+            lease = node.answers.popleft()
+            if lease.serial > node.serial:
+                node.share, node.serial = lease.share.requests, lease.serial
+
+    @rule(name=st.sampled_from(NODES))
+    def everything_arrives(self, name: str) -> None:
+        self.node_reports(name)
+        for _ in range(len(self.nodes[name].reports)):
+            self.report_arrives(name)
+        for _ in range(len(self.nodes[name].answers)):
+            self.lease_arrives(name)
+
+    @rule(name=st.sampled_from(NODES))
+    def stream_breaks(self, name: str) -> None:
+        self.nodes[name].reports.clear()
+        self.nodes[name].answers.clear()
+
+    @rule()
+    def control_plane_restarts(self) -> None:
+        """All nodes come back within the time that it listens."""
+        self.leases = Leases(
+            self.now, first_serial=max([10**6 * self.serial, *(n.serial for n in self.nodes.values())])
+        )
+        self.serial += 1
+        for name in NODES:
+            self.stream_breaks(name)
+            self.node_reports(name)
+            self.report_arrives(name)
+            assert not self.nodes[name].answers
+        self.now += LEARN_S
+
+    @invariant()
+    def no_minute_holds_too_much(self) -> None:
+        if not hasattr(self, "nodes"):
+            return
+        self.has_lapsed = self.has_lapsed or self.now >= FORGET_AFTER_S + self._heard()
+        if self.has_lapsed:
+            return
+        spent = sum(sum(at > self.now - 60 for at in node.spent) for node in self.nodes.values())
+        assert spent <= self.limit
+        claims = self.leases.claims(NAME, self.now)
+        if len(claims) == len(NODES):
+            assert sum(one.requests for one in claims.values()) <= self.limit
+
+    def _heard(self) -> float:
+        """Beyond this nodes count as gone: what they were given is given to others, as documented."""
+        holders = self.leases._holders.get(NAME, {})
+        return min((holder.heard_s for holder in holders.values()), default=0.0)
+
+
+Fleet.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestFleet = Fleet.TestCase
+
+
+def use(limit: int, share: int, used: int, asked: int, serial: int) -> Use:
+    return Use(Amounts(limit), Amounts(share), Amounts(used), asked, serial)
+
+
+def test_a_node_alone_gets_all() -> None:
+    """Also if it began with a part."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "i", {NAME: use(60, 15, 3, 3, 0)}, 10.0)
+    assert lease.share.requests == 60
+    assert leases.reported("n", "i", {NAME: use(60, 60, 3, 3, lease.serial)}, 11.0) == []
+
+
+def test_demand_moves_the_shares() -> None:
+    """The busy node gets nearly all, once the other has let go of its part."""
+    leases = Leases(0.0)
+    state = {"a": (30, 0), "b": (30, 0)}
+    for round_ in range(6):
+        for node, asked in (("a", 200), ("b", 0)):
+            share, serial = state[node]
+            for lease in leases.reported(node, "i", {NAME: use(60, share, 0, asked, serial)}, 10.0 + round_):
+                state[node] = (lease.share.requests, lease.serial)
+    assert state["a"][0] + state["b"][0] == 60
+    assert state["a"][0] >= 57
+
+
+def test_what_a_dead_process_used_counts_for_its_successor() -> None:
+    """The provider does not know of our processes."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "one", {NAME: use(60, 60, 0, 9, 0)}, 10.0)
+    leases.reported("n", "one", {NAME: use(60, 60, 50, 9, lease.serial)}, 11.0)
+    (after,) = leases.reported("n", "two", {NAME: use(60, 60, 0, 0, 0)}, 12.0)
+    assert after.share.requests == 10
+    (later,) = leases.reported("n", "two", {NAME: use(60, 10, 0, 0, after.serial)}, 80.0)
+    assert later.share.requests == 60
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 1000), min_size=1, max_size=20))
+def test_parts_have_the_sum_of_the_whole(whole: int, asked: list[int]) -> None:
+    """No request of a budget is lost to rounding."""
+    parts = apportioned(whole, demand_weights(asked))
+    assert sum(parts) == whole
+    assert min(parts) >= 0
