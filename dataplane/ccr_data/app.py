@@ -26,6 +26,7 @@ from typing import cast
 
 from ccr_data.core.limits import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
+from ccr_data.shell import shared_pins
 from ccr_data.shell.control_link import ControlAddress, control_address
 from ccr_data.shell.http_server import BACKLOG, Server
 from ccr_data.shell.logs import Log, LogOutput, logging_to
@@ -33,6 +34,7 @@ from ccr_data.shell.node_dir import NodeDir, make_private
 from ccr_data.shell.relay import Relay
 from ccr_data.shell.report import Reporter
 from ccr_data.shell.request_log import RequestLog
+from ccr_data.shell.shared_pins import SharedPins
 from ccr_data.shell.store import SnapshotStore
 from ccr_data.shell.watch import follow_snapshots
 
@@ -168,7 +170,9 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
         status=status,
         take_lease=take_lease,
     )
-    relay = Relay(store, reporter)
+    relay = Relay(store, reporter, shared_pins.salt(options.state_dir))
+    shared = SharedPins(options.state_dir, options.node_name, relay.pins, relay.handovers)
+    await shared.load()
     server = Server(relay, max_connections())
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
@@ -176,6 +180,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
             tasks.create_task(follow_snapshots(find_control, node, store), name="snapshots"),
             tasks.create_task(reporter.run(), name="usage"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
+            tasks.create_task(shared.run(), name="pins"),
         ]
         await _snapshot_or_stop(store, stop)
         await server.listen(sock)

@@ -2,6 +2,7 @@
 
 <state-dir>/nodes/<node-name>/snapshot.pb             the last accepted snapshot
 <state-dir>/nodes/<node-name>/spool/<journal>.spool   usage that the control plane has not acknowledged
+<state-dir>/pins/                                      where sessions live, shared by all nodes (shell/shared_pins.py)
 """
 
 from __future__ import annotations
