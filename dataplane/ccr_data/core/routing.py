@@ -138,7 +138,7 @@ def plan(
         if cooling:
             passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
             targets = [target for target in targets if target not in cooling] + cooling
-    if routed.route.strategy is Strategy.LATENCY_BASED:
+    if routed.route.strategy is Strategy.LATENCY_BASED and not needs.count_tokens:
         node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
     pin_use = PinUse.NONE
     if pin is not None:

@@ -282,7 +282,7 @@ class Relay:
     def note_first_token(self, record: Record, by: Target, status: int, seconds: float, now_s: float) -> None:
         """An answer has begun so long after its attempt."""
         decision = record.decision
-        if decision is not None and decision.strategy is Strategy.LATENCY_BASED and status == 200:
+        if decision is not None and status == 200 and _is_timed(record, decision):
             self.node.latencies.sample(measured(by, record.model_asked, streams=record.streamed), seconds, now_s)
 
     def _note_slow(self, record: Record) -> None:
@@ -299,7 +299,7 @@ class Relay:
             if exchange.session and record.endpoint is MESSAGES and 200 <= record.status < 300:
                 self._pin(exchange.session, record, last)
         decision = record.decision
-        if decision is not None and decision.strategy is Strategy.LATENCY_BASED:
+        if decision is not None and _is_timed(record, decision):
             self._note_slow(record)
         self.reporter.note(record)
         if head is not None:
@@ -378,6 +378,11 @@ def _session(head: RequestHead, body: bytes) -> str:
         return named[:_MAX_NAME].decode("latin-1")
     identity = user_id(body)
     return session_of(identity) if identity else ""
+
+
+def _is_timed(record: Record, decision: Decision) -> bool:
+    """Whether its times are of use. Counting tokens takes no model's time."""
+    return decision.strategy is Strategy.LATENCY_BASED and record.endpoint is MESSAGES
 
 
 def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | None:
