@@ -227,6 +227,9 @@ class Exchange:
         at = 0
         if budgeting.limits.is_active and self._is_limited(targets[0]):
             at, self._part = budgeting.choose(targets, self.record.model_asked, len(request.body), perf_counter())
+            if at and self.record.decision is not None:
+                full = targets if at < 0 else targets[:at]
+                self.record.decision.passed_over += [(f"{one.provider.name}/{one.label}", "no room") for one in full]
             if at < 0:
                 return False
         self._target = targets.pop(at)
