@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from ccr_data.core.snapshot import Strategy
 from support.demo import DemoProcess, demo
 from support.relay import config, provider, relaying
+from support.serving import until
 from support.talk import Talk
 
 SESSION = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0001-00000000000"
@@ -60,3 +64,41 @@ def test_when_the_pinned_account_dies_one_turn_is_cold(tmp_path: Path) -> None:
 
     cold = [turn for turn, usage in enumerate(talk.usages) if usage["cache_read_input_tokens"] == 0]
     assert cold == [0, 5]
+
+
+@pytest.mark.parametrize(("is_in_loop", "place"), [(True, "first"), (False, "second")])
+def test_a_short_rate_limit_is_waited_for_inside_a_tool_loop(tmp_path: Path, *, is_in_loop: bool, place: str) -> None:
+    """Between turns the session moves instead, at once."""
+    with demo(organization="one") as first, demo(organization="two") as second:
+        text = config(provider("first", first.url, priority=0), provider("second", second.url, priority=1))
+        with relaying(tmp_path, text) as relay:
+            talk = Talk(relay.url, "claude-opus-5", SESSION + "3")
+            assert talk.say("[[tool:Read {}]]" if is_in_loop else "a").status == 200
+            first.play({"status": 429, "retry_after_s": 2, "times": 1})
+            other = Talk(relay.url, "claude-opus-5", SESSION + "4")
+            assert other.say("this one is told to wait").status == 200
+            last = talk.bring_results() if is_in_loop else talk.say("b")
+
+    assert other.answers[0].header("x-cc-relay-provider") == "second"
+    assert last.status == 200
+    assert (last.header("x-cc-relay-provider"), last.header("x-cc-relay-attempts")) == (place, "1")
+
+
+def test_a_worker_that_starts_again_keeps_the_sessions(accounts: list[DemoProcess], tmp_path: Path) -> None:
+    """Two workers and then two others: the session never notices."""
+    text = config(
+        *(provider(f"p{number}", account.url, priority=1) for number, account in enumerate(accounts)),
+        routing={"strategy": "round-robin"},
+    )
+    with relaying(tmp_path, text, "--workers", "2") as relay:
+        talk = talk_through(Talk(relay.url, "claude-opus-5-restarted", SESSION + "5"), 1)
+        time.sleep(1)  # what is promised: workers know of each other's pins within a second
+        talk_through(talk, 5)
+        for worker in ("worker-0", "worker-1"):
+            os.kill(relay.pids(worker)[-1], signal.SIGKILL)
+        until(lambda: len(relay.events("node_ready")) == 4, "two other workers")
+        talk_through(talk, 6)
+
+    cold = [turn for turn, usage in enumerate(talk.usages) if usage["cache_read_input_tokens"] == 0]
+    assert cold == [0]
+    assert len({answer.header("x-cc-relay-provider") for answer in talk.answers}) == 1

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from ccr_data.core.records import Tokens
+from ccr_data.core.thinking import is_in_tool_loop
 
 MAX_PINS = 20_000
 PIN_LIFETIME_S = 3600.0  # the longest lifetime of a prompt cache
 SHORT_LIFETIME_S = 300.0  # of one that was written without `ttl`: docs/providers/anthropic.md, prompt caching
-MAX_WAIT_S = 3.0  # for a pinned target that is cooling down; moving costs at least a cold prompt of about this long
+MAX_WAIT_S = 3.0  # for a pinned key at its rate limit: a cold prompt takes about as long
 
 SessionKey = bytes
 
@@ -114,10 +115,10 @@ def lifetime_s(tokens: Tokens, before: Pin | None) -> float:
     return SHORT_LIFETIME_S if tokens.cache_write_5m else PIN_LIFETIME_S
 
 
-def wait_for_pin_s(cooling_s: float, *, is_in_tool_loop: bool) -> float:
-    """How long to wait for a pinned target that cools down for so long; 0: move at once.
+def wait_for_pin_s(rest_s: float, body: bytes) -> float:
+    """How long to wait for a pinned key that is at its rate limit for so long; 0: the session moves.
 
-    Inside a tool loop the model's open thought and the prompt's cache are lost by a move, so a short wait is better. Between turns,
-    and for longer rests, the session moves.
+    Inside a tool loop a move costs the prompt's cache and maybe the model's open thought, so a short wait is better. Between turns it
+    moves, and for longer rests. A failing provider is not waited for: nobody knows until when.
     """
-    return cooling_s if is_in_tool_loop and 0 < cooling_s <= MAX_WAIT_S else 0.0
+    return rest_s if 0.0 < rest_s <= MAX_WAIT_S and is_in_tool_loop(body) else 0.0

@@ -74,6 +74,12 @@ class Cooldowns:
             self._until.pop((target.provider.name, ""), None)
             self._until.pop((target.provider.name, target.label or "-"), None)
 
+    def rest_s(self, target: Target, now_s: float) -> float:
+        """How long the target's key alone still rests; 0 if it does not, or if its whole provider cools down."""
+        if self._is_live((target.provider.name, ""), now_s):
+            return 0.0
+        return max(0.0, self._until.get((target.provider.name, target.label or "-"), 0.0) - now_s)
+
     def is_cooling(self, target: Target, now_s: float) -> bool:
         """Whether to try it only after the others."""
         if not self._until:

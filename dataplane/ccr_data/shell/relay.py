@@ -27,7 +27,7 @@ from ccr_data.core.handover import Handovers
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
-from ccr_data.core.pins import Pins, SessionKey, key_of, lifetime_s
+from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_for_pin_s
 from ccr_data.core.records import Decision, Endpoint, Outcome, RateLimitSighting, Reason, Record
 from ccr_data.core.routing import Needs, NodeState, measured, plan
 from ccr_data.core.snapshot import AuthStyle, KeyState, ProviderType, Snapshot, Strategy, Target, target
@@ -190,7 +190,7 @@ class Relay:
                 routed = snapshot.routed(peeked.model, asked)
             record.route = routed.route.name
             record.session = _session(head, body)
-            may_be_pinned = True
+            may_be_pinned, wait_s = True, 0.0
             if not record.session and (routed.only_target is None or self.handovers):
                 record.session = name_of(body, record.client)
                 may_be_pinned = is_continued(body)
@@ -207,6 +207,8 @@ class Relay:
                     pin = self.pins.of(session, self.clock_s)
                 planned = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll)
                 targets = planned.targets
+                if pin is not None and self.node.cooldowns:
+                    wait_s = self._wait_s(pin, targets, body)
                 strategy = routed.route.strategy
                 record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin)
         except RequestError as error:
@@ -225,7 +227,7 @@ class Relay:
             targets,
             session=session,
         )
-        exchange.start()
+        exchange.start(wait_s)
         return exchange
 
     def _pass_on(
@@ -304,6 +306,16 @@ class Relay:
         self.reporter.note(record)
         if head is not None:
             self._sight(record, last, head)
+
+    def _wait_s(self, pin: Pin, targets: list[Target], body: bytes) -> float:
+        """How long to wait for the pinned target, which is then put first."""
+        for at, one in enumerate(targets):
+            if one.provider.name == pin.provider and one.label == pin.key_label:
+                wait_s = wait_for_pin_s(self.node.cooldowns.rest_s(one, self.clock_s), body)
+                if wait_s:
+                    targets.insert(0, targets.pop(at))
+                return wait_s
+        return 0.0
 
     def _key(self, record: Record) -> SessionKey:
         if not record.session:
