@@ -61,6 +61,7 @@ class Reporter:
         self._log_requests = log_requests
         self._policy = policy
         self._noted: list[Record] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
         self._urgent = asyncio.Event()
         self._detail = Detail(limits.told_a_period)
         self._journal = Journal(journal, UsageEncoder(), limits)
@@ -77,8 +78,8 @@ class Reporter:
         """A request has finished, and nobody changes its record any more. Returns at once and never raises."""
         noted = self._noted
         noted.append(record)
-        if len(noted) == SLICE_RECORDS:  # while the records are still in the processor's cache
-            asyncio.get_running_loop().call_soon(self._take_slice)
+        if len(noted) == SLICE_RECORDS and self._loop is not None:  # while they are still in the processor's cache
+            self._loop.call_soon(self._take_slice)
         if record.has_failed_attempt:
             self._urgent.set()
 
@@ -95,6 +96,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Collect, deliver and keep on disk. Ends only when cancelled; `flush` before that."""
+        self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._collect(), name="usage collecting")
             tasks.create_task(self._keep_spooled(), name="usage on disk")
