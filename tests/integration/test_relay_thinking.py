@@ -78,6 +78,26 @@ def test_a_session_goes_on_elsewhere_inside_a_tool_loop(
     assert reasons[2].count("signature") == (0 if model == ACCOUNT_BOUND else 2)
 
 
+def test_a_tool_loop_of_a_model_with_a_thinking_budget_goes_on_elsewhere(
+    pair: tuple[DemoProcess, DemoProcess], tmp_path: Path
+) -> None:
+    """Such a model wants thinking at the beginning of the loop, or none at all; it thinks again in the next turn."""
+    first, second = pair
+    with relaying(tmp_path, two(first.url, second.url)) as relay:
+        talk = Talk(relay.url, "claude-sonnet-4-5", SESSION + "6")
+        talk.mode = {"type": "enabled", "budget_tokens": 2000}
+        assert talk.say("[[tool:Read {}]]").status == 200
+        first.kill()
+        assert talk.bring_results("[[tool:Read {}]]").status == 200
+        assert talk.bring_results().status == 200
+        assert talk.say("and then?").status == 200
+        until(lambda: len(records(relay)) == 4, "all records")
+        reasons = [[attempt["reason"] for attempt in record["attempts"]] for record in records(relay)]  # type: ignore[attr-defined]
+
+    assert [one.count("signature") for one in reasons] == [0, 1, 0, 0]
+    assert b'"thinking":' in talk.answers[-1].body
+
+
 def test_a_session_returns_to_its_first_provider(pair: tuple[DemoProcess, DemoProcess], tmp_path: Path) -> None:
     """What was made elsewhere is left out, what was made there is still taken: no 400 on the way."""
     first, second = pair

@@ -29,6 +29,7 @@ class Talk:
         self.model = model
         self.lines = lines
         self.has_thinking = thinking
+        self.mode: dict[str, Any] = {"type": "adaptive", "display": "omitted"}
         self.messages: list[dict[str, Any]] = []
         self.answers: list[Answer] = []
         self.usages: list[dict[str, int]] = []
@@ -38,13 +39,13 @@ class Talk:
         directive = "[[thinking]] " if self.has_thinking else ""
         return self._turn([{"type": "text", "text": directive + text}])
 
-    def bring_results(self) -> Answer:
+    def bring_results(self, text: str = "[[thinking]]") -> Answer:
         """The results of the tools that the last answer called."""
         calls = [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
         results: list[dict[str, Any]] = [
             {"type": "tool_result", "tool_use_id": call["id"], "content": "something"} for call in calls
         ]
-        return self._turn([*results, {"type": "text", "text": "[[thinking]]"}])
+        return self._turn([*results, {"type": "text", "text": text}])
 
     def body(self) -> bytes:
         """The request as it stands."""
@@ -53,8 +54,8 @@ class Talk:
         marked = {**last, "content": [*blocks, {**end, "cache_control": {"type": "ephemeral"}}]}
         fields: dict[str, Any] = {"model": self.model, "messages": [*earlier, marked], "system": SYSTEM, "tools": TOOLS}
         if self.has_thinking:
-            fields["thinking"] = {"type": "adaptive", "display": "omitted"}
-        return json.dumps({**fields, "max_tokens": 1000, "stream": False}, separators=(",", ":")).encode()
+            fields["thinking"] = self.mode
+        return json.dumps({**fields, "max_tokens": 4000, "stream": False}, separators=(",", ":")).encode()
 
     def _turn(self, content: list[dict[str, Any]]) -> Answer:
         self.messages.append({"role": "user", "content": content})

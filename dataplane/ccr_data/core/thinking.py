@@ -151,6 +151,25 @@ def without(body: bytes, marks: Collection[bytes]) -> bytes:
     return b"".join((*parts, body[done:])) if parts else body
 
 
+def without_budget(body: bytes) -> bytes:
+    """The request with `thinking` disabled, if that has a budget and an open tool loop has lost its thinking block.
+
+    Anthropic takes no such loop otherwise: “When `thinking` is enabled, a final `assistant` message must start with a thinking
+    block” (github.com/lbjlaq/Antigravity-Manager issue 139). Models with adaptive thinking do not mind.
+    """
+    try:
+        mode = _value(0, body, "thinking")
+        if mode is None or msgspec.json.decode(mode[1], type=_Kind).type != "enabled":
+            return body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    conversation = _read(body)
+    if conversation is None or conversation.open_kind in ("", "thinking", "redacted_thinking"):
+        return body
+    start, end = mode[0], mode[0] + len(memoryview(mode[1]))
+    return body[:start] + b'{"type":"disabled"}' + body[end:]
+
+
 def is_in_tool_loop(body: bytes) -> bool:
     """Whether the newest user turn brings the results of the assistant's tool calls."""
     conversation = _read(body)
@@ -170,6 +189,7 @@ class _TurnRead:
 class _Conversation:
     turns: list[_TurnRead]  # the assistant's that have thinking blocks
     open_turn: int  # the assistant's turn whose tool calls the newest user turn answers; -1: none
+    open_kind: str  # of the first block there
 
 
 def _read(body: bytes) -> _Conversation | None:
@@ -183,7 +203,8 @@ def _read(body: bytes) -> _Conversation | None:
             for index, (start, raw) in enumerate(raws)
             if _HAS_THINKING.search(raw) and _decode_turn(raw).role == "assistant"
         ]
-        return _Conversation([turn for turn in turns if turn is not None], _open_turn([raw for _, raw in raws]))
+        open_turn, open_kind = _open_turn([raw for _, raw in raws])
+        return _Conversation([turn for turn in turns if turn is not None], open_turn, open_kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return None  # not a conversation: the provider says what is wrong with it
 
@@ -249,12 +270,13 @@ def _mark(block: _Block) -> bytes:
     return blake2b(signature.encode("utf-8", "surrogatepass"), digest_size=8).digest() if signature else _UNSIGNED
 
 
-def _open_turn(raws: list[msgspec.Raw]) -> int:
+def _open_turn(raws: list[msgspec.Raw]) -> tuple[int, str]:
     last = _before(raws, len(raws), "system")
     if last < 1 or "tool_result" not in _kinds(raws[last], "user"):
-        return -1
+        return -1, ""
     calling = _before(raws, last, "user", "system")
-    return calling if calling >= 0 and "tool_use" in _kinds(raws[calling], "assistant") else -1
+    kinds = _kinds(raws[calling], "assistant") if calling >= 0 else []
+    return (calling, kinds[0]) if "tool_use" in kinds else (-1, "")
 
 
 def _before(raws: list[msgspec.Raw], at: int, *skipped: str) -> int:
@@ -265,12 +287,12 @@ def _before(raws: list[msgspec.Raw], at: int, *skipped: str) -> int:
     return at
 
 
-def _kinds(raw: msgspec.Raw, role: str) -> set[str]:
+def _kinds(raw: msgspec.Raw, role: str) -> list[str]:
     """The types of a turn's blocks, if it has this role."""
     turn = _decode_turn(raw)
     if turn.role != role or bytes(memoryview(turn.content)[:1]) != b"[":
-        return set()
-    return {block.type for block in msgspec.json.decode(turn.content, type=list[_Kind])}
+        return []
+    return [block.type for block in msgspec.json.decode(turn.content, type=list[_Kind])]
 
 
 def _cuts(turn: _TurnRead, marks: Collection[bytes]) -> list[tuple[int, int, bytes]]:

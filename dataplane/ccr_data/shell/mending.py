@@ -11,7 +11,7 @@ from ccr_data.core.framing import Body
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.peek import peek
 from ccr_data.core.snapshot import Target
-from ccr_data.core.thinking import has_thinking, signature_problem, to_drop, without
+from ccr_data.core.thinking import has_thinking, signature_problem, to_drop, without, without_budget
 from ccr_data.providers.adapter import ClientRequest
 
 MAX_TRIES = 2
@@ -51,7 +51,7 @@ class Mending:
 
 def fitted(request: ClientRequest, marks: frozenset[bytes]) -> ClientRequest:
     """The request without the thinking blocks of these marks; the same one if it has none of them."""
-    body = without(request.body, marks)
+    body = without_budget(without(request.body, marks))
     if body is request.body:
         return request
     return ClientRequest(request.head, body, peek(body), request.own_token)

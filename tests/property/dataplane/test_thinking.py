@@ -15,6 +15,7 @@ from ccr_data.core.thinking import (
     thoughts,
     to_drop,
     without,
+    without_budget,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,23 @@ def test_an_open_tool_loop_keeps_its_thought_at_the_first_try() -> None:
     assert not is_in_tool_loop(
         body_of([*LOOP, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}])
     )
+
+
+@pytest.mark.parametrize(("mode", "is_disabled"), [("enabled", True), ("adaptive", False), ("disabled", False)])
+def test_a_loop_without_its_thought_goes_on_without_thinking(mode: str, is_disabled: bool) -> None:
+    """Models with a budget take an open tool loop only if it begins with thinking, or if there is none."""
+    asked = {"type": mode, "budget_tokens": 2000}
+    body = body_of(LOOP, thinking=asked)
+    opened = thoughts(body)[1].mark
+    fitted = without_budget(without(body, {opened}))
+
+    assert without_budget(body) == body
+    assert json.loads(fitted)["thinking"] == ({"type": "disabled"} if is_disabled else asked)
+    assert fitted.replace(b'{"type":"disabled"}', json.dumps(asked, separators=(",", ":")).encode()) == without(
+        body, {opened}
+    )
+    later = body_of([*LOOP, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}], thinking=asked)
+    assert without_budget(without(later, {opened})) == without(later, {opened})
 
 
 SIGNATURE_ERRORS = [
