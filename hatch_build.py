@@ -19,7 +19,7 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
 
     Raises CalledProcessError if a .proto is wrong.
     """
-    import grpc_tools
+    import grpc_tools  # noqa: PLC0415 (needed only where there are .proto files)
 
     source = root / "proto"
     protos = sorted(str(path.relative_to(source)) for path in source.glob("ccr_rpc/**/*.proto"))
@@ -35,7 +35,7 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
         if (found := pathlib.Path(sys.executable).parent / name).exists()
     ]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(source), "-I", str(google), *plugins, *outputs]
-    subprocess.run([*command, *protos], check=True, cwd=root)
+    subprocess.run([*command, *protos], check=True, cwd=root)  # noqa: S603 (our own command)
     for folder in (path for path in out.rglob("*") if path.is_dir()):
         (folder / "__init__.py").touch()
     (out / "ccr_rpc" / "py.typed").touch()
@@ -44,7 +44,7 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
 class Hook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs `generate` before anything is packed or installed."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 (hatchling's interface)
         """Called by hatchling before each build."""
         root = pathlib.Path(self.root)
         generate(root, root / "proto" / "gen")
