@@ -25,10 +25,11 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
     protos = sorted(str(path.relative_to(source)) for path in source.glob("ccr_rpc/**/*.proto"))
     if not protos:  # an sdist that already holds the generated code
         return
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     google = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    outputs = [f"--{kind}_out={fresh}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     plugins = [
         f"--plugin={name}={found}"
         for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
@@ -36,9 +37,11 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
     ]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(source), "-I", str(google), *plugins, *outputs]
     subprocess.run([*command, *protos], check=True, cwd=root)  # noqa: S603 (our own command)
-    for folder in (path for path in out.rglob("*") if path.is_dir()):
+    for folder in (path for path in fresh.rglob("*") if path.is_dir()):
         (folder / "__init__.py").touch()
-    (out / "ccr_rpc" / "py.typed").touch()
+    (fresh / "ccr_rpc" / "py.typed").touch()
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)  # at once: a process that starts meanwhile must not see half of it
 
 
 class Hook(BuildHookInterface):  # type: ignore[type-arg]
