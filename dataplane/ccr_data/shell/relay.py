@@ -35,6 +35,7 @@ from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
+from ccr_data.shell.logs import masked, may_hold_secret
 from ccr_data.shell.upstream import Pool
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Relay:
         try:
             peeked = peek(body)
             record.model_asked = peeked.model[:_MAX_NAME]
+            if may_hold_secret(record.model_asked):  # pasted into the wrong field: records are kept and shown
+                record.model_asked = masked(record.model_asked)
             record.streamed = peeked.wants_stream and endpoint is MESSAGES
             routes = snapshot.routes_of(peeked.model)
             routed = routes[0]
