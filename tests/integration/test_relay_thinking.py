@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from support.demo import DemoProcess, demo
 from support.relay import AUTH, client, config, provider, records, relaying
 from support.serving import until
 from support.talk import Talk
-from support.upstream import MESSAGE, RawUpstream, Request, Wire, json_answer
+from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, json_answer, stream_answer
 
 SESSION = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0000-00000000000"
 BOUND = {"account_bound": True, "prefix_bound": True}
@@ -223,3 +224,47 @@ def test_only_the_blocks_are_missing(tmp_path: Path) -> None:
 
 def _thoughts(talk: Talk) -> int:
     return sum(block["type"] == "thinking" for turn in talk.messages for block in turn["content"])
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_late_refusal_is_mended_behind_the_relays_pings(tmp_path: Path, *, helps: bool) -> None:
+    """The client has a stream by then: it goes on with the second answer, or ends in the provider's first words."""
+    answers = [json_answer(SIGNATURE_ERROR, "400 Bad")]
+
+    def answer(request: Request, wire: Wire) -> None:
+        if answers:
+            time.sleep(1.2)
+            wire.send(answers.pop())
+        elif helps:
+            stream_answer(request, wire)
+        else:
+            wire.send(json_answer(OTHER_ERROR, "400 Bad"))
+
+    with RawUpstream() as upstream:
+        upstream.answer = answer
+        text = config(provider("first", upstream.url), routing={"silence_bound": "500ms"})
+        with relaying(tmp_path, text) as relay, client(relay) as connection:
+            got = connection.ask("POST", "/v1/messages", _asking(stream=True), AUTH)
+
+    assert got.status == 200
+    assert got.body.startswith(b"event: ping\n")
+    if helps:
+        assert got.body.endswith(b"".join(EVENTS))
+    else:
+        assert got.body.endswith(b"event: error\ndata: " + SIGNATURE_ERROR + b"\n\n")
+    assert len(upstream.requests) == 2
+
+
+def test_a_refusal_that_never_ends_reaches_the_client(tmp_path: Path) -> None:
+    """What looks like a 400 and is a long page, or stalls, is passed on as it comes."""
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.send(b"HTTP/1.1 400 Bad\r\ncontent-length: 100000\r\n\r\n" + b"x" * 70_000)
+        wire.send(b"y" * 30_000)
+
+    with RawUpstream() as upstream:
+        upstream.answer = answer
+        with relaying(tmp_path, config(provider("first", upstream.url))) as relay, client(relay) as connection:
+            got = connection.ask("POST", "/v1/messages", _asking(stream=False), AUTH)
+
+    assert (got.status, got.body) == (400, b"x" * 70_000 + b"y" * 30_000)

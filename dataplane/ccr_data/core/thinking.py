@@ -139,7 +139,7 @@ def to_drop(body: bytes, problem: Problem, *, is_last_try: bool) -> frozenset[by
 
 def without(body: bytes, marks: Collection[bytes]) -> bytes:
     """The conversation without the thinking blocks of these marks; every other byte as it was."""
-    conversation = _read(body) if marks else None
+    conversation = _read(body) if marks and has_thinking(body) else None
     if conversation is None:
         return body
     parts: list[bytes] = []

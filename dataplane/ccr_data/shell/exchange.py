@@ -41,7 +41,7 @@ from ccr_data.core.thinking import MAX_ANSWER_BYTES
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
 from ccr_data.shell.budgeting import ORGANISATION
-from ccr_data.shell.mending import Mending, fitted
+from ccr_data.shell.mending import Mending, fitted, payload_of
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -559,7 +559,7 @@ class Exchange:
         assert head is not None
         if head.status == 400 and is_whole and not self._is_rewritten and self._mends():
             return
-        body = b"".join(data[start:end] for data, ranges in self._drop_held() for start, end in ranges)
+        body = payload_of(self._drop_held())
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
         if head.status == 429 and self._is_limited(self._target):
             self._relay.budgeting.note_limited(self._target, self.record.model_asked, head, body, perf_counter())
@@ -574,6 +574,9 @@ class Exchange:
             self.record.outcome = SERVED
             self._answer_collected(head, with_own_results_url(body, base_url))
         else:  # the client's own mistake, but the stream has begun already
+            mending = self._mending
+            if mending is not None and mending.target is self._target:
+                self._refused = (head, payload_of(mending.refusal[2]), self._target)
             self._end_attempt(None)
             self._give_up(Reason.STREAM_ERROR)
             self.record.outcome = SERVED

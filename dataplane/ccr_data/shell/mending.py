@@ -40,13 +40,18 @@ class Mending:
         """Take in what the provider said of the body that was sent. Returns whether another try may help."""
         if self._tries >= MAX_TRIES:
             return False
-        problem = signature_problem(b"".join(data[start:end] for data, ranges in refusal for start, end in ranges))
+        problem = signature_problem(payload_of(refusal))
         if problem is None:
             return False
         self._tries += 1
         marks = to_drop(sent, problem, is_last_try=self._tries == MAX_TRIES)
         self.marks |= marks
         return bool(marks)
+
+
+def payload_of(pieces: Pieces) -> bytes:
+    """An answer's body without the transfer coding."""
+    return b"".join(data[start:end] for data, ranges in pieces for start, end in ranges)
 
 
 def fitted(request: ClientRequest, marks: frozenset[bytes]) -> ClientRequest:
