@@ -58,8 +58,8 @@ class Handovers:
         self._take(session, homes)
 
     def all(self) -> dict[SessionKey, Homes]:
-        """Everything, least recently used first."""
-        return dict(self._homes)
+        """A copy of everything, least recently used first."""
+        return {session: dict(homes) for session, homes in self._homes.items()}
 
     def _note(self, session: SessionKey, news: Homes) -> None:
         if news:

@@ -63,8 +63,9 @@ class _Read:
 class _News:
     """What goes to the disk, and what came from there."""
 
-    lines: list[bytes] = field(default_factory=list)
-    everything: list[bytes] | None = None  # if the log is to be written anew
+    pins: dict[SessionKey, Pin] = field(default_factory=dict)
+    blocks: dict[SessionKey, Homes] = field(default_factory=dict)
+    is_everything: bool = False  # the log is to be written anew
     notes: list[_Note] = field(default_factory=list)
 
 
@@ -99,6 +100,7 @@ class SharedPins:
         self._handovers = handovers
         self._read: dict[str, _Read] = {}
         self._size = 0
+        self._limit = MAX_LOG_BYTES
         self._has_warned = False
 
     async def load(self) -> None:
@@ -119,13 +121,11 @@ class SharedPins:
             self._exchange(self._news())  # a few lines, at the very end
 
     def _news(self) -> _News:
-        since_s = time() - perf_counter()
         pins, self._pins.changed = self._pins.changed, {}
         blocks, self._handovers.changed = self._handovers.changed, {}
-        news = _News(_lines(pins, blocks, since_s))
-        if self._size > MAX_LOG_BYTES:
-            news.everything = _lines(self._pins.all(), self._handovers.all(), since_s)
-        return news
+        if self._size > self._limit:
+            return _News(self._pins.all(), self._handovers.all(), is_everything=True)
+        return _News(pins, blocks)
 
     def _learn(self, notes: list[_Note]) -> None:
         since_s = time() - perf_counter()
@@ -165,15 +165,17 @@ class SharedPins:
                 )
 
     def _write(self, news: _News) -> None:
-        if news.everything is not None:
-            os.close(replace_file(self._own, news.everything))
-            self._size = sum(map(len, news.everything))
-        elif news.lines:
+        lines = _lines(news, time() - perf_counter())
+        if news.is_everything:
+            os.close(replace_file(self._own, lines))
+            self._size = sum(map(len, lines))
+            self._limit = max(MAX_LOG_BYTES, 2 * self._size)
+        elif lines:
             descriptor = os.open(self._own, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 if not self._size:  # the worker before this may have been cut off in the middle of a line
                     write_all(descriptor, b"\n")
-                write_all(descriptor, b"".join(news.lines))
+                write_all(descriptor, b"".join(lines))
                 self._size = os.fstat(descriptor).st_size
             finally:
                 os.close(descriptor)
@@ -211,7 +213,7 @@ def _note(line: bytes) -> _Note | None:
     return note
 
 
-def _lines(pins: dict[SessionKey, Pin], blocks: dict[SessionKey, Homes], since_s: float) -> list[bytes]:
+def _lines(news: _News, since_s: float) -> list[bytes]:
     lines = [
         _Note(
             session.hex(),
@@ -222,10 +224,10 @@ def _lines(pins: dict[SessionKey, Pin], blocks: dict[SessionKey, Homes], since_s
             pin.until_s + since_s,
             pin.lifetime_s,
         )
-        for session, pin in pins.items()
+        for session, pin in news.pins.items()
     ]
     lines += [
         _Note(session.hex(), blocks={mark.hex(): home for mark, home in homes.items()})
-        for session, homes in blocks.items()
+        for session, homes in news.blocks.items()
     ]
     return [_encode(line) + b"\n" for line in lines]
