@@ -148,7 +148,10 @@ def test_hang_up_reaches_the_control_plane_and_nobody_else(tmp_path: Path) -> No
 def test_closing_the_terminal_stops_the_relay(tmp_path: Path) -> None:
     """The same signal as for a reload, but nobody is left to stop it later."""
     master, slave = os.openpty()
-    take_terminal = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.executable, sys.argv[2:])"
+    take_terminal = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # nohup would be inherited
+        "os.open(sys.argv[1], os.O_RDWR); os.execv(sys.executable, sys.argv[2:])"
+    )
     command = (sys.executable, "-c", take_terminal, os.ttyname(slave), *STAND_IN_SERVE)
     with served(tmp_path, command=command) as relay:
         relay.wait_ready()
