@@ -172,9 +172,9 @@ static int c_flush(conn *c) {
 /* ---- rendered bytes ---- */
 /* The headers that come with an answer of api.anthropic.com, beside its framing. */
 #define HEADERS "date: Fri, 20 Nov 2026 10:00:00 GMT\r\nserver: cloudflare\r\n" \
-    "anthropic-ratelimit-requests-limit: 4000\r\nanthropic-ratelimit-requests-remaining: 3999\r\nanthropic-ratelimit-requests-reset: 2026-11-20T10:00:01Z\r\n" \
-    "anthropic-ratelimit-input-tokens-limit: 2000000\r\nanthropic-ratelimit-input-tokens-remaining: 1998000\r\nanthropic-ratelimit-input-tokens-reset: 2026-11-20T10:00:01Z\r\n" \
-    "anthropic-ratelimit-output-tokens-limit: 400000\r\nanthropic-ratelimit-output-tokens-remaining: 400000\r\nanthropic-ratelimit-output-tokens-reset: 2026-11-20T10:00:00Z\r\n" \
+    "anthropic-ratelimit-requests-limit: 1000000000\r\nanthropic-ratelimit-requests-remaining: 1000000000\r\nanthropic-ratelimit-requests-reset: 2026-11-20T10:00:01Z\r\n" \
+    "anthropic-ratelimit-input-tokens-limit: 1000000000\r\nanthropic-ratelimit-input-tokens-remaining: 1000000000\r\nanthropic-ratelimit-input-tokens-reset: 2026-11-20T10:00:01Z\r\n" \
+    "anthropic-ratelimit-output-tokens-limit: 1000000000\r\nanthropic-ratelimit-output-tokens-remaining: 1000000000\r\nanthropic-ratelimit-output-tokens-reset: 2026-11-20T10:00:00Z\r\n" \
     "request-id: req_mock0000000000000000\r\nanthropic-organization-id: 00000000-0000-4000-8000-000000000000\r\n" \
     "strict-transport-security: max-age=31536000; includeSubDomains; preload\r\nvia: 1.1 google\r\ncf-cache-status: DYNAMIC\r\nx-robots-tag: none\r\ncf-ray: 0000000000000000-FRA\r\n"
 static const char PAD[] = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna aliqua ";
