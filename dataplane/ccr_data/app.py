@@ -24,7 +24,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-from ccr_data.core.limits import Lease
+from ccr_data.core.budget import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.shell import shared_pins
 from ccr_data.shell.control_link import ControlAddress, control_address

@@ -99,6 +99,14 @@ class Latencies:
             return known.average_s
         return float(known.average_s * 0.5 ** ((now_s - seen_s) / HALF_LIFE_S))
 
+    def expected(self, choices: Sequence[Choice], now_s: float, *, streams: bool) -> list[float]:
+        """What to hope for of each candidate."""
+        return [self.expected_s(choice.measured[streams], now_s) for choice in choices]
+
+    def looked_at(self) -> Latencies:
+        """The same times, to be read only: whatever is tried by it stays unnoticed."""
+        return _Unmoved(self._known)
+
     def tried(self, of: Measured, now_s: float) -> None:
         """A request goes there first: until its answer begins no other one goes there just to see."""
         known = self._known.get(of)
@@ -127,3 +135,15 @@ class Latencies:
             self._known.clear()
         known = self._known[of] = _Latency(now_s)
         return known
+
+
+class _Unmoved(Latencies):
+    """Somebody else's times."""
+
+    __slots__ = ()
+
+    def __init__(self, known: dict[Measured, _Latency]) -> None:
+        self._known = known
+
+    def tried(self, of: Measured, now_s: float) -> None:
+        """Nobody goes there."""

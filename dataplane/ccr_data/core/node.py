@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ccr_data.core.limits import BudgetUse
+from ccr_data.core.budget import BudgetUse
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ccr_data.core.limits import Budget
+from ccr_data.core.budget import Budget
 
 SOON_S = 30
 NEW_LEASE_S = 2  # until a node whose part is nothing has another, now that it has asked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -12,7 +13,9 @@ from msgspec.structs import replace
 MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
 
 if TYPE_CHECKING:
-    from ccr_data.core.snapshot import Strategy, Target
+    from collections.abc import Sequence
+
+    from ccr_data.core.snapshot import Choice, Strategy, Target
 
 
 class Endpoint(enum.StrEnum):
@@ -88,6 +91,10 @@ class PinUse(enum.Enum):
     LEFT = "left"
 
 
+Scored: TypeAlias = "tuple[Sequence[Choice], Sequence[float] | None]"
+"""Choices and, place for place, what a strategy ordered them by; None: their rank. Kept as the ordering made it, for nothing."""
+
+
 class Decision(msgspec.Struct, gc=False):
     """Why a request went where it went."""
 
@@ -95,6 +102,18 @@ class Decision(msgspec.Struct, gc=False):
     targets: tuple[Target, ...]  # best first
     passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
     pin: PinUse = PinUse.NONE
+    scored: Scored | None = None
+
+    def scores(self) -> dict[tuple[str, str], float]:
+        """What the strategy ordered by, as far as it is known: by provider and its own name of the model.
+
+        USD per million tokens, seconds, or open requests for the weight. Empty if it ordered by nothing of the kind.
+        """
+        if self.scored is None:
+            return {}
+        choices, figures = self.scored
+        found = zip(choices, figures if figures is not None else [one.rank for one in choices], strict=True)
+        return {(one.provider.name, one.model): figure for one, figure in found if figure < math.inf}
 
 
 class Record(msgspec.Struct):

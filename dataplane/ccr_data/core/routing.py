@@ -16,7 +16,7 @@ import msgspec
 from ccr_data.core.errors import CircuitsOpen, NoSuchModel, NotSupported
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
-from ccr_data.core.records import PinUse, Reason
+from ccr_data.core.records import PinUse, Reason, Scored
 from ccr_data.core.snapshot import Choice, KeySelection, RoutedModel, Strategy, Target
 
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
@@ -50,6 +50,11 @@ class Turns:
     next_of: dict[str, int] = field(default_factory=dict)
     next_key_of: dict[str, int] = field(default_factory=dict)  # by provider
     credit_of: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def copied(self) -> Turns:
+        """The same turns, to be taken without anybody noticing."""
+        credit_of = {route: dict(credit) for route, credit in self.credit_of.items()}
+        return Turns(dict(self.next_of), dict(self.next_key_of), credit_of)
 
 
 class Cooldowns:
@@ -106,6 +111,10 @@ class NodeState:
     load: Load = field(default_factory=Load)
     latencies: Latencies = field(default_factory=Latencies)
 
+    def looked_at(self) -> NodeState:
+        """The same knowledge for a plan that nobody follows: what planning moves is a copy."""
+        return NodeState(self.turns.copied(), self.cooldowns, self.load, self.latencies.looked_at())
+
 
 class Plan(msgspec.Struct, gc=False):
     """Where a request may go, and why it goes nowhere else."""
@@ -113,23 +122,36 @@ class Plan(msgspec.Struct, gc=False):
     targets: list[Target]  # best first
     passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
     pin: PinUse = PinUse.NONE
+    scored: Scored | None = None
 
 
 def plan(
-    routed: RoutedModel, model: str, needs: Needs, pin: Pin | None, node: NodeState, now_s: float, roll: Roll
+    routed: RoutedModel,
+    model: str,
+    needs: Needs,
+    pin: Pin | None,
+    node: NodeState,
+    now_s: float,
+    roll: Roll,
+    passed_over: list[tuple[str, str]] | None = None,
 ) -> Plan:
-    """The targets to try. Raises NoSuchModel, NotSupported if none has what the request needs, or CircuitsOpen."""
+    """The targets to try. Raises NoSuchModel, NotSupported if none has what the request needs, or CircuitsOpen.
+
+    What is passed over is added to `passed_over`, which so outlives an error.
+    """
     if routed.only_target is not None and not needs.own_token and not needs.count_tokens:
         return Plan([routed.only_target], [])
     if not routed.choices:
         raise NoSuchModel(f"model: {model} is not served by any enabled provider of this relay")
-    passed_over: list[tuple[str, str]] = []
+    if passed_over is None:
+        passed_over = []
     able = [choice for choice in routed.choices if _is_able(choice, routed, needs, passed_over)]
     if not able:
         raise NotSupported(_lacking(model, needs))
     able = _closed(able, routed, model, passed_over)
     targets: list[Target] = []
-    for choice in _ordered(routed, able, needs, node, now_s, roll):
+    ordered, scored = _ordered(routed, able, needs, node, now_s, roll)
+    for choice in ordered:
         own = choice.targets
         if len(own) == 1 and not choice.draining and not needs.own_token:
             targets.append(own[0])
@@ -149,7 +171,7 @@ def plan(
     pin_use = PinUse.NONE
     if pin is not None:
         pin_use = PinUse.LEFT if _is_unpinned(targets[0], pin) else PinUse.KEPT
-    return Plan(targets, passed_over, pin_use)
+    return Plan(targets, passed_over, pin_use, scored)
 
 
 def measured(target: Target, model: str, *, streams: bool) -> Measured:
@@ -253,37 +275,42 @@ class _KeyedTarget:
 
 def _ordered(
     routed: RoutedModel, choices: list[Choice], needs: Needs, node: NodeState, now_s: float, roll: Roll
-) -> list[Choice]:
+) -> tuple[list[Choice], Scored | None]:
+    """The choices in order, and what they were ordered by where that is a figure that means something to people."""
     if len(choices) == 1:
-        return choices
+        return choices, None
     route, turns = routed.route, node.turns
     match route.strategy:
         case Strategy.SIMPLE_SHUFFLE:
-            return shuffled(choices, roll)
+            return shuffled(choices, roll), None
         case Strategy.FAILOVER:
-            return by_priority(choices)
+            return by_priority(choices), None
         case Strategy.ROUND_ROBIN:
             turn = turns.next_of.get(route.name, 0)
             turns.next_of[route.name] = turn + 1
-            return rotated(choices, turn)
+            return rotated(choices, turn), None
         case Strategy.WEIGHTED_ROUND_ROBIN:
-            return smooth_turn(choices, turns.credit_of.setdefault(route.name, {}))
+            return smooth_turn(choices, turns.credit_of.setdefault(route.name, {})), None
         case Strategy.LEAST_LOADED:
             mixed = shuffled(choices, roll)
-            return in_order_of(mixed, node.load.per_weight(mixed))
-        case Strategy.COST_BASED | Strategy.MODEL_BASED:
-            return sorted(shuffled(choices, roll), key=_rank)
+            figures = node.load.per_weight(mixed)
+            return in_order_of(mixed, figures), (mixed, figures)
+        case Strategy.COST_BASED:
+            return sorted(shuffled(choices, roll), key=_rank), (choices, None)
+        case Strategy.MODEL_BASED:
+            return sorted(shuffled(choices, roll), key=_rank), None
         case Strategy.LATENCY_BASED:
-            return fastest_first(shuffled(choices, roll), node.latencies, now_s, streams=needs.streams)
+            mixed = shuffled(choices, roll)
+            figures = node.latencies.expected(mixed, now_s, streams=needs.streams)
+            return fastest_first(mixed, figures), (mixed, figures)
 
 
 def _rank(choice: Choice) -> float:
     return choice.rank
 
 
-def fastest_first(choices: list[Choice], latencies: Latencies, now_s: float, *, streams: bool) -> list[Choice]:
+def fastest_first(choices: list[Choice], expected_s: list[float]) -> list[Choice]:
     """By the time to the first token to hope for; those about as fast as the fastest stay in order."""
-    expected_s = [latencies.expected_s(choice.measured[streams], now_s) for choice in choices]
     limit_s = min(expected_s) * AS_FAST
     return in_order_of(choices, [each_s if each_s > limit_s else limit_s for each_s in expected_s])
 

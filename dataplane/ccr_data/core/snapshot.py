@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ccr_data.core.limits import NO_LIMITS, Allowance
+from ccr_data.core.budget import NO_LIMITS, Allowance
 from ccr_data.core.matching import Asked, Conditions, holds
 from ccr_data.core.patterns import best_fit, fits, fits_any
 

@@ -10,19 +10,10 @@ from collections.abc import Iterable, Sequence
 from time import time
 
 from ccr_data.core import planner
+from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, Reservation, Scope, higher
 from ccr_data.core.http1 import AnswerHead
-from ccr_data.core.limits import (
-    MARK,
-    NO_LIMITS,
-    Allowance,
-    Budget,
-    Limits,
-    Reservation,
-    Scope,
-    higher,
-    limits_told,
-    rest_asked,
-)
+from ccr_data.core.limit_headers import MARK, limits_told, rest_asked
+from ccr_data.core.limits import Limits
 from ccr_data.core.snapshot import Snapshot, Target
 
 ORGANISATION = b"anthropic-organization-id"

@@ -17,7 +17,7 @@ import grpc.aio
 from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError
 
-from ccr_data.core.limits import Lease
+from ccr_data.core.budget import Lease
 from ccr_data.core.node import NodeIdentity
 from ccr_data.shell.control_link import Link, LinkLost, LinkPolicy, Stream, read, write
 from ccr_data.shell.lanes import Lane

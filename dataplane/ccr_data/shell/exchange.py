@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
+from ccr_data.core.budget import Reservation
 from ccr_data.core.errors import RequestError
 from ccr_data.core.framing import (
     LAST_CHUNK,
@@ -31,7 +32,7 @@ from ccr_data.core.framing import (
     with_own_results_url,
 )
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
-from ccr_data.core.limits import MARK, Reservation
+from ccr_data.core.limit_headers import MARK
 from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure

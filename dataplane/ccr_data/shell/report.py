@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ccr_data.core.batches import LIMITS, Journal, Limits
+from ccr_data.core.budget import Lease
 from ccr_data.core.folding import Detail
-from ccr_data.core.limits import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected

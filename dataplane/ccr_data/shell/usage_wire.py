@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError, EncodeError
 
+from ccr_data.core.budget import Allowance, BudgetUse, Lease
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
-from ccr_data.core.limits import Allowance, BudgetUse, Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Record, sound, sound_text, within
 from ccr_data.shell.wire import fill_record, fill_sum, from_failure, from_sighting

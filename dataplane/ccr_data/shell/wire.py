@@ -14,10 +14,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ccr_data.core.budget import Allowance
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
-from ccr_data.core.limits import Allowance
 from ccr_data.core.matching import Conditions, RequestClass
 from ccr_data.core.records import (
     AttemptRecord,

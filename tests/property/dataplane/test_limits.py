@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from ccr_data.core.limits import Allowance, Budget, Limits, Reservation, limits_told, model_class, rest_asked
+from ccr_data.core.budget import Allowance, Budget, Reservation
+from ccr_data.core.limit_headers import limits_told, rest_asked
+from ccr_data.core.limits import Limits, model_class
 from ccr_data.core.planner import no_room, told_for_pool
 from ccr_data.core.records import Tokens
 from hypothesis import given
@@ -125,6 +127,33 @@ def test_what_the_provider_says_is_left_counts_if_it_is_less() -> None:
     assert budget.room_in_s(1, 0.0) == 1.0
     assert budget.try_reserve(1, 1.001) is not None
     assert budget.try_reserve(1, 1.002) is None
+
+
+def test_where_only_the_provider_limits_its_bucket_rules() -> None:
+    """A full bucket and what refills it meanwhile: more than the limit in the first minute, and never a 429 of ours too early."""
+    budget = Budget(SCOPE, "")
+    budget.told(Allowance(requests=60, input=1000), Allowance(requests=60, input=1000), None, 0.0)
+    assert sum(budget.try_reserve(1, 0.0) is not None for _ in range(100)) == 60
+    assert sum(budget.try_reserve(1, second / 2) is not None for second in range(1, 121)) == 60
+    assert budget.levels(60.0)[0] == (60, 0, 60.0)
+    assert budget.room_in_s(1, 60.0) == 1.0
+    budget.told(
+        Allowance(requests=60), None, None, 60.0
+    )  # a limit without what is left of it: counted as a sliding minute
+    assert budget.try_reserve(1, 61.0) is None
+
+
+@given(st.integers(1, 8), st.integers(0, 200), st.integers(8, 200))
+def test_nodes_that_share_an_account_share_what_is_left(nodes: int, left: int, limit: int) -> None:
+    """All together they take no more than there is, before they hear anything newer."""
+    left = min(left, limit)
+    budgets = [Budget(SCOPE, "", shared_by=nodes) for _ in range(nodes)]
+    taken = 0
+    for budget in budgets:
+        budget.told(Allowance(requests=limit), Allowance(requests=left), None, 0.0)
+        while budget.try_reserve(1, 0.0) is not None:
+            taken += 1
+    assert taken <= left
 
 
 def test_organisations_join_what_their_keys_used() -> None:

@@ -1,0 +1,440 @@
+"""How much of its rate limits has an account used, and when is there room again?
+
+Pure. A budget belongs to a scope (an account) and a model class, not to a key. Cost of a request is constant. Times are seconds of
+the caller's monotonic clock.
+
+- What the configuration limits is counted in a sliding minute: requests, input and output tokens. Of a limit that nodes share, each
+  has its part. The window is a little longer than a minute: what leaves a node at two moments may arrive closer together than that.
+- What answers tell is taken as it is meant (docs/providers/anthropic.md): a bucket that holds so much now and refills evenly. It
+  rules alone where nothing is configured; where the provider tells a limit but not what is left of it, the sliding minute counts it.
+- A request reserves before it is sent: itself, its input estimated by its size, its output by the mean of earlier answers. It
+  settles with the usage that the answer reported. Input counts from when it was sent (cache reads do not count), output is held
+  while the request is open and counts from its end.
+- As estimates are means, only requests can promise never to exceed a limit; tokens do as far as the estimates were not too low.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ccr_data.core.records import Tokens
+
+WINDOW_S = 60.0
+MARGIN_S = 0.5  # how much later one request may arrive than another that was sent at the same time
+SLOTS_PER_S = 4
+_SLOTS = int((WINDOW_S + MARGIN_S) * SLOTS_PER_S) + 1
+_BOUNDLESS = 1 << 60
+_MEMORY = 0.95  # of the estimates, per request
+FIRST_TOKENS_PER_BYTE = 0.25
+FIRST_OUTPUT = 500.0
+
+Scope = tuple[str, str]  # provider, and the account there
+
+
+class Allowance(NamedTuple):
+    """Amounts of a minute. As a limit, 0 means that there is none."""
+
+    requests: int = 0
+    input: int = 0  # tokens, cache reads excluded
+    output: int = 0
+    tokens: int = 0  # input and output together
+
+
+NO_LIMITS = Allowance()
+
+
+def lower(one: Allowance, other: Allowance) -> Allowance:
+    """What both limits allow."""
+    return Allowance(*(min(a, b) if a and b else a or b for a, b in zip(one, other, strict=True)))
+
+
+def higher(one: Allowance, other: Allowance) -> Allowance:
+    """Two statements about one limit: the larger counts."""
+    return Allowance(*(max(a, b) for a, b in zip(one, other, strict=True)))
+
+
+class Reservation:
+    """A request's part of a budget, until it is settled or refunded."""
+
+    __slots__ = ("budget", "input", "output", "serial", "size_bytes", "slot")
+
+    def __init__(self, budget: Budget, slot: int, size_bytes: int, input: int, output: int, serial: int) -> None:  # noqa: A002
+        self.budget = budget
+        self.slot = slot
+        self.size_bytes = size_bytes
+        self.input = input
+        self.output = output
+        self.serial = serial
+
+    def _owner(self) -> Budget:
+        budget = self.budget
+        while budget.merged_into is not None:
+            budget = budget.merged_into
+        return budget
+
+    def sent(self, now_s: float) -> None:
+        """The request leaves only now: the provider counts it from here."""
+        self._owner().sent(self, now_s)
+
+    def settle(self, tokens: Tokens, now_s: float) -> None:
+        """The request is over, and this is what it took."""
+        self._owner().settle(self, tokens, now_s)
+
+    def refund(self, now_s: float, *, is_sent: bool = True) -> None:
+        """The provider did not serve it: it took no tokens. Only what was never sent is not even counted as a request."""
+        self._owner().refund(self, now_s, is_sent=is_sent)
+
+
+class _Bucket:
+    """What the provider said is left of one kind: it refills evenly up to the limit."""
+
+    __slots__ = ("at_s", "left", "rate", "size")
+
+    def __init__(self, limit: float, left: float, at_s: float) -> None:
+        self.size = limit
+        self.rate = limit / WINDOW_S
+        self.left = left
+        self.at_s = at_s
+
+    def wait_s(self, need: float, now_s: float) -> float:
+        """Seconds until so much is in it. What is more than it can hold has room once it is full."""
+        left = self.left + (now_s - self.at_s) * self.rate
+        self.left = left = min(left, self.size)
+        self.at_s = now_s
+        missing = min(need, self.size) - left
+        return missing / self.rate if missing > 1e-9 else 0.0
+
+
+class Budget:
+    """What one scope may still do with one class of models."""
+
+    __slots__ = (
+        "_asked",
+        "_at",
+        "_bytes_seen",
+        "_held_output",
+        "_input",
+        "_input_seen",
+        "_max_input",
+        "_max_output",
+        "_max_requests",
+        "_max_tokens",
+        "_mean_output",
+        "_output",
+        "_requests",
+        "_serial",
+        "_spent_input",
+        "_told_input",
+        "_told_output",
+        "_told_requests",
+        "_used_asked",
+        "_used_input",
+        "_used_output",
+        "_used_requests",
+        "configured",
+        "held_serial",
+        "lease",
+        "merged_into",
+        "model_class",
+        "rest_until_s",
+        "scope",
+        "seen",
+        "shared_by",
+    )
+
+    def __init__(self, scope: Scope, name: str, configured: Allowance = NO_LIMITS, shared_by: int = 1) -> None:
+        self.scope = scope
+        self.model_class = name
+        self.configured = configured
+        self.seen = NO_LIMITS  # what headers say
+        self.shared_by = shared_by  # nodes that share it as long as no lease says otherwise
+        self.lease: Allowance | None = None
+        self.held_serial = 0
+        self.merged_into: Budget | None = None
+        self.rest_until_s = 0.0
+        self._at = 0  # the newest slot
+        self._requests = [0] * _SLOTS
+        self._input = [0] * _SLOTS
+        self._output = [0] * _SLOTS
+        self._asked = [0] * _SLOTS
+        self._used_requests = self._used_input = self._used_output = self._used_asked = 0
+        self._held_output = 0
+        self._serial = 0  # requests ever reserved
+        self._spent_input = 0
+        self._told_requests: _Bucket | None = None
+        self._told_input: _Bucket | None = None
+        self._told_output: _Bucket | None = None
+        self._input_seen = FIRST_TOKENS_PER_BYTE * 4000
+        self._bytes_seen = 4000.0
+        self._mean_output = FIRST_OUTPUT
+        self.limit_again()
+
+    # --- limits -------------------------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Allowance:
+        """The scope's limits, as far as they are known."""
+        return lower(self.configured, self.seen)
+
+    @property
+    def own_limits(self) -> Allowance:
+        """The part of them that is this node's."""
+        limits = self.limits
+        if self.lease is not None:
+            return Allowance(*(min(all_, own) for all_, own in zip(limits, self.lease, strict=True)))
+        return Allowance(*(max(1, one // self.shared_by) if one else 0 for one in limits))
+
+    def limit_again(self) -> None:
+        """Something changed that the limits follow from. A limit that is only told, with what is left of it, its bucket keeps."""
+        own, configured = self.own_limits, self.configured
+        told = (self._told_requests, self._told_input, self._told_output, None)
+        found = [
+            part if whole and (by_us or bucket is None) else _BOUNDLESS
+            for whole, part, by_us, bucket in zip(self.limits, own, configured, told, strict=True)
+        ]
+        self._max_requests, self._max_input, self._max_output, self._max_tokens = found
+
+    def used(self, now_s: float) -> Allowance:
+        """What counts in the minute that ends now."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        out = self._used_output + self._held_output
+        return Allowance(self._used_requests, self._used_input, out, self._used_input + out)
+
+    def asked(self, now_s: float) -> int:
+        """Requests that asked for room in the last minute, whether or not there was any."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        return self._used_asked
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _advance(self, slot: int) -> None:
+        passed = slot - self._at
+        if passed <= 0:
+            return
+        self._at = slot
+        if passed >= _SLOTS:
+            self._requests, self._input = [0] * _SLOTS, [0] * _SLOTS
+            self._output, self._asked = [0] * _SLOTS, [0] * _SLOTS
+            self._used_requests = self._used_input = self._used_output = self._used_asked = 0
+            return
+        for one in range(slot - passed + 1, slot + 1):
+            at = one % _SLOTS
+            if self._asked[at]:
+                self._used_asked -= self._asked[at]
+                self._asked[at] = 0
+            if self._requests[at] or self._input[at]:
+                self._used_requests -= self._requests[at]
+                self._used_input -= self._input[at]
+                self._requests[at] = self._input[at] = 0
+            if self._output[at]:
+                self._used_output -= self._output[at]
+                self._output[at] = 0
+
+    def try_reserve(self, size_bytes: int, now_s: float) -> Reservation | None:
+        """Room for a request whose body has this size; None if there is none (`room_in_s` says from when)."""
+        slot = int(now_s * SLOTS_PER_S)
+        if slot > self._at:
+            self._advance(slot)
+        at = self._at % _SLOTS
+        self._asked[at] += 1
+        self._used_asked += 1
+        if now_s < self.rest_until_s or self._used_requests >= self._max_requests:
+            return None
+        tokens = int(size_bytes * self._input_seen / self._bytes_seen)
+        out = int(self._mean_output)
+        used_in, used_out = self._used_input, self._used_output + self._held_output
+        # A request that is larger than a limit goes alone, rather than never.
+        if (
+            (used_in and used_in + tokens > self._max_input)
+            or (used_out and used_out + out > self._max_output)
+            or (used_in + used_out and used_in + used_out + tokens + out > self._max_tokens)
+            or (self._told_requests is not None and self._told_requests.wait_s(1, now_s) > 0)
+            or (self._told_input is not None and self._told_input.wait_s(tokens, now_s) > 0)
+            or (self._told_output is not None and self._told_output.wait_s(out, now_s) > 0)
+        ):
+            return None
+        if self._told_requests is not None:
+            self._told_requests.left -= 1
+        if self._told_input is not None:
+            self._told_input.left -= tokens
+        if self._told_output is not None:
+            self._told_output.left -= out
+        self._requests[at] += 1
+        self._used_requests += 1
+        self._input[at] += tokens
+        self._used_input = used_in + tokens
+        self._held_output += out
+        self._serial += 1
+        self._spent_input += tokens
+        return Reservation(self, self._at, size_bytes, tokens, out, self._serial)
+
+    def sent(self, part: Reservation, now_s: float) -> None:
+        """The request leaves only now: the provider counts it from here."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        if part.slot == self._at:
+            return
+        if self._at - part.slot < _SLOTS:
+            self._move(part.slot, -1, -part.input)
+        self._move(self._at, 1, part.input)
+        part.slot = self._at
+
+    def settle(self, part: Reservation, tokens: Tokens, now_s: float) -> None:
+        """The request is over, and this is what it took."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        counted = max(0, tokens.input + tokens.cache_write_5m + tokens.cache_write_1h)
+        is_known = counted or tokens.cache_read or tokens.output
+        if is_known:
+            if self._at - part.slot < _SLOTS:
+                self._move(part.slot, 0, counted - part.input)
+            self._input_seen = self._input_seen * _MEMORY + counted
+            self._bytes_seen = self._bytes_seen * _MEMORY + part.size_bytes
+            self._mean_output += (max(0, tokens.output) - self._mean_output) * (1 - _MEMORY)
+        self._held_output -= part.output
+        self._output[self._at % _SLOTS] += max(0, tokens.output)
+        self._used_output += max(0, tokens.output)
+
+    def refund(self, part: Reservation, now_s: float, *, is_sent: bool = True) -> None:
+        """The provider did not serve it: it took no tokens. Only what was never sent is not even counted as a request."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        if self._at - part.slot < _SLOTS:
+            self._move(part.slot, 0 if is_sent else -1, -part.input)
+        self._held_output -= part.output
+
+    def _move(self, slot: int, requests: int, tokens: int) -> None:
+        at = slot % _SLOTS
+        self._requests[at] += requests
+        self._used_requests += requests
+        self._input[at] += tokens
+        self._used_input += tokens
+
+    # --- what answers say ---------------------------------------------------------------------------------------------
+
+    def rest(self, until_s: float) -> None:
+        """Send nothing before this time."""
+        self.rest_until_s = max(self.rest_until_s, until_s)
+
+    def told(self, limits: Allowance, left: Allowance | None, part: Reservation | None, now_s: float) -> None:
+        """An answer told the limits, and what was left when it began (None: it did not).
+
+        What was reserved after that answer's own request may not be in its numbers yet, and is taken off. Of what is left, a node
+        that shares the account takes the part that it has of the limits.
+        """
+        self.seen = limits
+        self._told_requests = self._told_input = self._told_output = None
+        if left is not None:
+            later = max(0, self._serial - part.serial) if part is not None else 0
+            guess = later * (self._used_input // max(1, self._used_requests))
+            whole, own = self.limits, self.own_limits
+            self._told_requests = _bucket(
+                limits.requests, left.requests, own.requests / (whole.requests or 1), now_s, later
+            )
+            self._told_input = _bucket(limits.input, left.input, own.input / (whole.input or 1), now_s, guess)
+            self._told_output = _bucket(
+                limits.output, left.output, own.output / (whole.output or 1), now_s, self._held_output
+            )
+        self.limit_again()
+
+    # --- when nothing is left -----------------------------------------------------------------------------------------
+
+    def levels(self, now_s: float) -> list[tuple[int, int, float]]:
+        """Of requests, input and output: the scope's limit, what is left of this node's part, seconds until all is left again."""
+        used = self.used(now_s)
+        rest_s = max(0.0, self.rest_until_s - now_s)
+        kinds = zip(
+            self.limits,
+            self.own_limits,
+            used,
+            (self._max_requests, self._max_input, self._max_output),
+            (self._told_requests, self._told_input, self._told_output),
+            (self._requests, self._input, self._output),
+            (0, 0, self._held_output),
+            strict=False,
+        )
+        found = []
+        for limit, own, count, most, told, ring, held in kinds:
+            left, full_s = max(0, own - count), self._frees_in_s([ring], 0, held, now_s)
+            if told is not None:
+                full_s = max(told.wait_s(told.size, now_s), full_s if most < _BOUNDLESS else 0.0)
+                left = max(0, min(int(told.left), left if most < _BOUNDLESS else int(told.left)))
+            found.append((limit, 0 if rest_s or not limit else left, max(rest_s, full_s)))
+        return found
+
+    def room_in_s(self, size_bytes: int, now_s: float) -> float:
+        """Seconds until a request of this size would have room, if nobody else takes it. 0: now; infinite: never."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        tokens, out = int(size_bytes * self._input_seen / self._bytes_seen), int(self._mean_output)
+        held = self._held_output
+        waits = [
+            max(0.0, self.rest_until_s - now_s),
+            self._frees_in_s([self._requests], self._max_requests - 1, 0, now_s),
+            self._frees_in_s([self._input], max(0, self._max_input - tokens), 0, now_s),
+            self._frees_in_s([self._output], max(0, self._max_output - out), held, now_s),
+            self._frees_in_s([self._input, self._output], max(0, self._max_tokens - tokens - out), held, now_s),
+        ]
+        buckets = (self._told_requests, self._told_input, self._told_output)
+        waits += [
+            told.wait_s(need, now_s) for told, need in zip(buckets, (1, tokens, out), strict=True) if told is not None
+        ]
+        return max(waits)
+
+    def _frees_in_s(self, rings: list[list[int]], most: int, held: int, now_s: float) -> float:
+        """Until at most this much counts. What open requests hold is taken to be gone within a window."""
+        if most < 0:
+            return math.inf
+        used = held + sum(map(sum, rings))
+        if used <= most:
+            return 0.0
+        for slot in range(self._at - _SLOTS + 1, self._at + 1):
+            used -= sum(ring[slot % _SLOTS] for ring in rings)
+            if used <= most:
+                return max(0.0, (slot + _SLOTS) / SLOTS_PER_S - now_s)
+        return WINDOW_S
+
+    def take(self, other: Budget, now_s: float) -> None:
+        """The other's account has turned out to be this one: what it used counts here."""
+        slot = int(now_s * SLOTS_PER_S)
+        self._advance(slot)
+        other._advance(slot)
+        for mine, others in (
+            (self._requests, other._requests),
+            (self._input, other._input),
+            (self._output, other._output),
+            (self._asked, other._asked),
+        ):
+            mine[:] = map(sum, zip(mine, others, strict=True))
+        self._used_requests += other._used_requests
+        self._used_input += other._used_input
+        self._used_output += other._used_output
+        self._used_asked += other._used_asked
+        self._held_output += other._held_output
+        self.rest(other.rest_until_s)
+        self.configured, self.seen = higher(self.configured, other.configured), lower(self.seen, other.seen)
+        other.merged_into = self
+        self.limit_again()
+
+
+def _bucket(limit: int, left: int, part: float, now_s: float, taken: int) -> _Bucket | None:
+    """A node's part of what is left, less what it has taken since; None where there is no limit."""
+    return _Bucket(max(limit * part, 1.0), left * part - taken, now_s) if limit else None
+
+
+class BudgetUse(NamedTuple):
+    """How a node uses a budget: what leases are decided by."""
+
+    scope: Scope
+    model_class: str
+    limits: Allowance  # the scope's
+    share: Allowance  # this node's part, in force
+    used: Allowance
+    asked: int
+    serial: int  # of the lease in force; 0: none
+
+
+class Lease(NamedTuple):
+    """The part of a budget that is this node's."""
+
+    scope: Scope
+    model_class: str
+    share: Allowance
+    serial: int
