@@ -6,6 +6,7 @@ configuration's and those that answers told (core/limit_headers.py); of these a 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 
@@ -90,13 +91,30 @@ class Limits:
         self._memo[scope, model] = budget
         return budget
 
-    def _new_budget(self, account: Scope, name: str) -> Budget:
+    def looked_at(self, scope: Scope, model: str) -> Budget | None:
+        """The same, with nothing noted: a budget that no request has used yet is made for this call only."""
+        account, name = self._account_of.get(scope, scope), model_class(model)
+        budget = self._budgets.get((account, name))
+        if budget is None and any(self._configured_for(account)):
+            return self._made_budget(account, name)
+        return budget
+
+    def as_configured(self, limits: Mapping[Scope, Allowance], shared_by: int) -> Limits:
+        """A copy with other limits: what another configuration would make of what has been used."""
+        copied = copy.deepcopy(self)
+        copied.configure(limits, copied._secrets, shared_by)
+        return copied
+
+    def _made_budget(self, account: Scope, name: str) -> Budget:
         budget = Budget(account, name, self._configured_for(account), self._shared_by)
         lease = self._leases.get((account, name))
         if lease is not None:
             budget.lease, budget.held_serial = lease.share, lease.serial
             budget.limit_again()
-        self._budgets[account, name] = budget
+        return budget
+
+    def _new_budget(self, account: Scope, name: str) -> Budget:
+        budget = self._budgets[account, name] = self._made_budget(account, name)
         self._memo.clear()
         self.is_active = True
         return budget

@@ -162,10 +162,7 @@ def plan(
     if pin is not None:
         targets.sort(key=lambda target: _is_unpinned(target, pin))
     if node.cooldowns:
-        cooling = [target for target in targets if node.cooldowns.is_cooling(target, now_s)]
-        if cooling:
-            passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
-            targets = [target for target in targets if target not in cooling] + cooling
+        targets = _cooling_last(targets, node.cooldowns, now_s, passed_over)
     if routed.route.strategy is Strategy.LATENCY_BASED and not needs.count_tokens:
         node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
     pin_use = PinUse.NONE
@@ -206,6 +203,16 @@ def _closed(able: list[Choice], routed: RoutedModel, model: str, passed_over: li
     why = "circuit open" if closed else "circuit open, but there is no other"
     passed_over += [(choice.provider.name, why) for choice in able if choice.provider.is_open]
     return closed or able
+
+
+def _cooling_last(
+    targets: list[Target], cooldowns: Cooldowns, now_s: float, passed_over: list[tuple[str, str]]
+) -> list[Target]:
+    cooling = [target for target in targets if cooldowns.is_cooling(target, now_s)]
+    if not cooling:
+        return targets
+    passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
+    return [target for target in targets if target not in cooling] + cooling
 
 
 def _lacking(model: str, needs: Needs) -> str:

@@ -34,18 +34,23 @@ class Budgeting:
         if snapshot is self._followed:
             return
         self._followed = snapshot
-        limits: dict[Scope, Allowance] = {}
         secrets: dict[Scope, set[str]] = {}
         for provider in snapshot.providers.values():
             for key in provider.keys:
-                scope = (provider.name, key.scope or key.label)
-                limits[scope] = higher(limits.get(scope, NO_LIMITS), key.limits)
-                secrets.setdefault(scope, set()).add(key.secret)
+                secrets.setdefault((provider.name, key.scope or key.label), set()).add(key.secret)
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
         self.limits.configure(
-            limits, {scope: frozenset(found) for scope, found in secrets.items()}, snapshot.relay.sharing_nodes
+            _limits_of(snapshot),
+            {scope: frozenset(found) for scope, found in secrets.items()},
+            snapshot.relay.sharing_nodes,
         )
+
+    def looked_at(self, snapshot: Snapshot) -> Limits:
+        """The limits as a snapshot has them, whether or not it is served, with what has been used. To be read only."""
+        if snapshot is self._followed:
+            return self.limits
+        return self.limits.as_configured(_limits_of(snapshot), snapshot.relay.sharing_nodes)
 
     def choose(
         self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float
@@ -91,3 +96,13 @@ class Budgeting:
             budget = self.limits.budget(target.scope, target.model or model)
             found.append((budget, budget.scope if budget else target.scope))
         return found
+
+
+def _limits_of(snapshot: Snapshot) -> dict[Scope, Allowance]:
+    """What the configuration says: the largest of the keys of a scope."""
+    limits: dict[Scope, Allowance] = {}
+    for provider in snapshot.providers.values():
+        for key in provider.keys:
+            scope = (provider.name, key.scope or key.label)
+            limits[scope] = higher(limits.get(scope, NO_LIMITS), key.limits)
+    return limits
