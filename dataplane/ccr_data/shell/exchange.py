@@ -13,36 +13,36 @@ bytes from core/framing.py. The states of an attempt:
 from __future__ import annotations
 
 import asyncio
-import enum
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
 from ccr_data.core.budget import Reservation
 from ccr_data.core.errors import RequestError
-from ccr_data.core.framing import (
-    LAST_CHUNK,
-    Body,
-    Passing,
-    broken_end,
-    chunk,
-    client_head,
-    is_event_end,
-    passing_of,
-    with_own_results_url,
-)
-from ccr_data.core.http1 import AnswerHead, ChunkWalker
+from ccr_data.core.framing import LAST_CHUNK, Body, chunk, with_own_results_url
+from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
-from ccr_data.core.sse import Beginning, UsageTap, note_json_usage
+from ccr_data.core.sse import Beginning
 from ccr_data.core.thinking import MAX_ANSWER_BYTES
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
+from ccr_data.shell.answering import (
+    CHECKING,
+    COLLECTING,
+    HOLDING,
+    OVER,
+    PAYLOAD,
+    RELAYING,
+    UNTIL_CLOSE,
+    WAITING,
+    Answering,
+)
 from ccr_data.shell.budgeting import ORGANISATION
-from ccr_data.shell.mending import Mending, fitted, payload_of
+from ccr_data.shell.mending import Mending, Pieces, fitted, payload_of
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -51,70 +51,32 @@ if TYPE_CHECKING:
 
 MAX_HELD_BYTES = 256 << 10
 MAX_COLLECTED_BYTES = 1 << 20
-MAX_READ_ANSWER_BYTES = 1 << 20  # larger answers that are not streams go uncounted
 MAX_REWRITTEN_BYTES = 16 << 20
 COLLECTING_LIMIT_S = 2.0  # for the rest of an answer that nobody may ever see
 SUBSCRIPTION_LABEL = "subscription"
 
-
-class State(enum.Enum):
-    """Where the current attempt is."""
-
-    WAITING = 0
-    HOLDING = 1
-    COLLECTING = 2
-    RELAYING = 3
-    OVER = 4
-    CHECKING = 5
-
-
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
-WAITING, HOLDING, COLLECTING, RELAYING, OVER, CHECKING = State
-VERBATIM, RECHUNKED, PAYLOAD = Passing
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
 MESSAGES = Endpoint.MESSAGES
-NO_BODY, UNTIL_CLOSE = Body.NONE, Body.UNTIL_CLOSE
 
 
-class Exchange:
+class Exchange(Answering):
     """One request, from its routing to its record."""
 
     __slots__ = (
-        "_answer_size",
         "_attempt",
-        "_began_s",
         "_beginning",
-        "_body",
-        "_client",
         "_connecting",
-        "_deadline_s",
-        "_has_begun",
-        "_head",
         "_held",
         "_held_size",
         "_is_rewritten",
         "_is_stale_retry",
-        "_json",
-        "_last",
-        "_last_sent_s",
         "_loaded",
         "_mending",
-        "_out",
         "_part",
-        "_passing",
         "_pool",
         "_refused",
-        "_relay",
-        "_request",
-        "_snapshot",
-        "_state",
-        "_stores_json",
-        "_tap",
-        "_target",
         "_targets",
-        "_upstream",
-        "_walker",
-        "record",
         "session",
     )
 
@@ -130,39 +92,18 @@ class Exchange:
         session: SessionKey = b"",
         is_rewritten: bool = False,
     ) -> None:
-        self._relay = relay
-        self._client = client
-        self._request: ClientRequest | None = request  # let go at commit: bodies are large, streams long
-        self._snapshot = snapshot
-        self.record = record
+        super().__init__(relay, client, request, snapshot, record, targets[0])
         self.session = session  # empty: not known
         self._targets = targets
         self._is_rewritten = is_rewritten  # a batch, whose results_url is to lead back here
-        self._state: State = WAITING
-        self._began_s = perf_counter()
-        self._last_sent_s = relay.clock_s
-        self._deadline_s = 0.0
-        self._upstream: UpstreamConnection | None = None
-        self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
         self._connecting: asyncio.Task[None] | asyncio.TimerHandle | None = None
-        self._target: Target = targets[0]
         self._loaded: Target | None = None  # whose open requests this one is among
         self._attempt: AttemptRecord | None = None
         self._is_stale_retry = False
-        self._head: AnswerHead | None = None
-        self._body: Body = NO_BODY
-        self._passing: Passing = VERBATIM
-        self._has_begun = False  # the client already has a head, of an answer that is the relay's own so far
-        self._held: list[tuple[bytes, list[tuple[int, int]]]] = []  # pieces and where their payload is
+        self._held: Pieces = []  # kept back, with where their payload is
         self._held_size = 0
         self._beginning: Beginning | None = None
         self._refused: tuple[AnswerHead, bytes, Target] | None = None  # the newest answer that moved on
-        self._out: list[bytes] = []
-        self._tap: UsageTap | None = None
-        self._json: list[bytes] = []  # payload of an answer whose usage is read at the end
-        self._stores_json = False
-        self._last = (b"", 0)  # the piece relayed last, and where its payload ends
-        self._answer_size = 0
         self._part: Reservation | None = None  # of the budget of the current attempt's account
         self._pool: list[Target] = []  # what has been tried so far
         self._mending: Mending | None = None  # since a provider refused thinking blocks
@@ -248,11 +189,7 @@ class Exchange:
             self._targets, self.record.model_asked, len(request.body), perf_counter()
         )
         self.record.outcome = FAILED
-        self.record.status = 429
-        request_id = self.record.request_id
-        body = answers.error_body("rate_limit_error", answer.message, request_id)
-        own_lines = b"%brequest-id: %b\r\n" % (answer.lines, request_id.encode())
-        self._client.write(answers.answer(429, body, own_lines, closes=self._client.is_closing_after))
+        self._send_error(429, "rate_limit_error", answer.message, answer.lines)
         self._finish(closes=False)
 
     def _connected(self, connection: UpstreamConnection | None) -> None:
@@ -338,8 +275,6 @@ class Exchange:
     def _give_up(self, reason: Reason) -> None:
         """Nothing is left to try."""
         self.record.outcome = FAILED
-        request_id = self.record.request_id
-        status, kind, message = answers.no_answer(reason, self._target.provider.name, len(self.record.attempts))
         if self._refused is not None and not self._has_begun:
             head, body, self._target = self._refused
             if head.status == 429 and self._is_limited(self._target) and self._request is not None:
@@ -350,19 +285,12 @@ class Exchange:
                     len(self._request.body),
                     perf_counter(),
                 )
-            self._answer_collected(head, body)
-            return
-        if self._has_begun:
-            event = answers.error_event(kind, message, request_id)
-            if self._refused is not None:
-                event = answers.as_error_event(self._refused[1]) or event
+            self._send_whole(head, body)
+        elif self._refused is not None and (event := answers.as_error_event(self._refused[1])):
             self._write(chunk(event) + LAST_CHUNK)
-            self._finish(closes=False)
-            return
-        self.record.status = status
-        body = answers.error_body(kind, message, request_id)
-        own_lines = self._own_lines() + b"request-id: %b\r\n" % request_id.encode()
-        self._client.write(answers.answer(status, body, own_lines, closes=self._client.is_closing_after))
+        else:
+            name, count = self._target.provider.name, len(self.record.attempts)
+            self._send_error(*answers.no_answer(reason, name, count), self._own_lines())
         self._finish(closes=False)
 
     def _refuse(self, error: RequestError) -> None:
@@ -433,31 +361,9 @@ class Exchange:
         self._held.append((data, ranges))
         self._held_size += len(data)
 
-    def _drop_held(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
+    def _drop_held(self) -> Pieces:
         held, self._held, self._held_size, self._beginning = self._held, [], 0, None
         return held
-
-    def _relay_piece(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
-        """Pass a piece on; look at it only after that."""
-        out = self._out
-        if self._passing is VERBATIM:
-            out.append(data)
-        else:
-            for start, end in ranges:
-                payload = data[start:end]
-                out.append(chunk(payload) if self._passing is RECHUNKED else payload)
-        self.flush()
-        tap = self._tap
-        for start, end in ranges:
-            self._answer_size += end - start
-            if tap is not None:
-                tap.feed(data, start, end)
-                self._last = (data, end)
-            elif self._stores_json:
-                self._json.append(data[start:end])
-        if self._stores_json and self._answer_size > MAX_READ_ANSWER_BYTES:
-            self._stores_json = False
-            self._json.clear()
 
     def _hold(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         """Keep the beginning of a stream back until it is sure to be the answer."""
@@ -499,9 +405,7 @@ class Exchange:
         if is_cut and self._body is UNTIL_CLOSE:
             self._break()
             return
-        if self._passing is RECHUNKED:
-            self._out.append(LAST_CHUNK)
-        self.flush()
+        self._end_answer()
         reason = answers.judge(self.record.status, is_own_key=self._target.key is not None)
         self._end_attempt(reason)
         self.record.outcome = FAILED if reason else BROKEN if is_cut else SERVED
@@ -573,7 +477,8 @@ class Exchange:
         elif self._is_rewritten:
             base_url = b"http://" + (self._request.head.special.get(b"host", b"localhost") if self._request else b"")
             self.record.outcome = SERVED
-            self._answer_collected(head, with_own_results_url(body, base_url))
+            self._send_whole(head, with_own_results_url(body, base_url))
+            self._finish(closes=False)
         else:  # the client's own mistake, but the stream has begun already
             mending = self._mending
             if mending is not None and mending.target is self._target:
@@ -581,19 +486,6 @@ class Exchange:
             self._end_attempt(None)
             self._give_up(Reason.STREAM_ERROR)
             self.record.outcome = SERVED
-
-    def _answer_collected(self, head: AnswerHead, body: bytes) -> None:
-        """Send an answer that was kept: as it came, but in one piece."""
-        self._head = head
-        head.content_length = len(body)
-        head.is_chunked = False
-        self.record.status = head.status
-        own_lines = self._own_lines()
-        self._client.write(
-            client_head(head, Body.LENGTH, VERBATIM, own_lines, closes=self._client.is_closing_after) + body
-        )
-        self._answer_size = len(body)
-        self._finish(closes=False)
 
     def answer_broken(self, *, is_stale: bool) -> None:
         """The upstream hung up."""
@@ -614,94 +506,29 @@ class Exchange:
 
     def _break(self, reason: Reason = Reason.BROKEN) -> None:
         """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
-        walker = self._walker
         self._end_attempt(reason)
         self.record.outcome = BROKEN
-        end = None
-        if self._tap is not None:
-            data, at = self._last
-            name = self._target.provider.name
-            what = "fell silent" if reason is Reason.IDLE_TIMEOUT else "broke off"
-            event = answers.error_event("api_error", f"the stream of provider {name} {what}", self.record.request_id)
-            end = broken_end(event, self._passing, walker, is_at_event_end=not at or is_event_end(data, at))
-        if end is None:
-            self._out.clear()
+        what = "fell silent" if reason is Reason.IDLE_TIMEOUT else "broke off"
+        if self._end_answer(is_cut=True, what_broke=what):
+            self._finish(closes=self._passing is PAYLOAD)
+        else:
             self._finish(closes=True, aborts=True)
-            return
-        self._out.append(end)
-        self.flush()
-        self._finish(closes=self._passing is PAYLOAD)
 
-    # --- what the client gets -------------------------------------------------------------------------------------
+    # --- the answer, and time ----------------------------------------------------------------------------------------
 
     def _commit(self, now_s: float) -> None:
         """From here on this is the answer."""
         head = self._head
         assert head is not None
-        request = self._request
-        assert request is not None
         self._state = RELAYING
         if self.record.decision is not None and self._attempt is not None:
             self._relay.note_first_token(self.record, self._target, head.status, now_s - self._attempt.began_s, now_s)
-        self._passing = passing_of(self._body, is_http10=request.head.is_http10, has_begun=self._has_begun)
-        self._request = None
         self._targets = []
         self._refused = None
         mending = self._mending
         if mending is not None and mending.target is self._target and head.status < 300:
             self._relay.handovers.refused(self.session, mending.marks)
-        self.record.status = head.status
-        if head.is_event_stream:
-            self._tap = UsageTap(self.record.tokens)
-        elif head.status == 200 and b"content-encoding" not in head.special:
-            self._stores_json = True
-        if self._client.is_write_paused:
-            self.pause()
-        if not self._has_begun:
-            self.record.first_byte_s = now_s - self._began_s
-            closes = self._client.is_closing_after or self._passing is PAYLOAD
-            self._out.append(client_head(head, self._body, self._passing, self._own_lines(), closes=closes))
-
-    def _own_lines(self) -> bytes:
-        """The relay's own header lines."""
-        if not self._snapshot.relay.has_answer_headers:
-            return b""
-        record = self.record
-        lines = b"%b%b\r\nx-cc-relay-attempts: %d\r\n" % (
-            self._target.answer_lines,
-            record.request_id.encode(),
-            len(record.attempts),
-        )
-        return lines + b"x-cc-relay-warning: %b\r\n" % record.warning.encode("latin-1") if record.warning else lines
-
-    def flush(self) -> None:
-        """Write what one read brought, in one piece where that is cheap."""
-        out = self._out
-        if not out:
-            return
-        self._out = []
-        self._write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _write(self, data: bytes) -> None:
-        clock_s = self._relay.clock_s
-        self._last_sent_s = clock_s
-        if self._state is RELAYING:
-            self._deadline_s = clock_s + self._target.provider.timeouts.idle_s
-        self._client.write(data)
-
-    def _begin_own_stream(self) -> None:
-        """The client has waited long enough: give it a head and pings until a provider has content."""
-        request = self._request
-        assert request is not None
-        self._has_begun = True
-        self.record.status = 200
-        self.record.first_byte_s = perf_counter() - self._began_s
-        self._client.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-            + self._own_lines()
-            + (b"connection: close\r\n" if self._client.is_closing_after else b"")
-            + b"transfer-encoding: chunked\r\n\r\n"
-        )
+        self._begin_answer(now_s)
 
     def sweep(self, now_s: float) -> None:
         """Called a few times a second: deadlines, and pings into silence. `now_s` is the relay's clock."""
@@ -718,26 +545,8 @@ class Exchange:
             self.flush()
         elif self._state is RELAYING:
             self._ping_between_events()
-        elif self._request is not None and not self._request.head.is_http10:
-            if not self._has_begun:
-                self._begin_own_stream()
-            self._write(chunk(answers.PING_EVENT))
-
-    def _ping_between_events(self) -> None:
-        data, at = self._last
-        upstream = self._upstream
-        if self._tap is None or upstream is None or not is_event_end(data, at):
-            return
-        ping = answers.PING_EVENT
-        if self._passing is VERBATIM:
-            if upstream.walker is None or not upstream.walker.is_between_chunks:
-                return
-            ping = chunk(ping)
-        elif self._passing is RECHUNKED:
-            ping = chunk(ping)
-        deadline_s = self._deadline_s  # pings of ours do not make the provider any less silent
-        self._write(ping)
-        self._deadline_s = deadline_s
+        else:
+            self._ping_before_content()
 
     def _time_out(self) -> None:
         if self._state is RELAYING:
@@ -796,9 +605,7 @@ class Exchange:
                 attempt.total_s = perf_counter() - attempt.began_s
             record.total_s = attempt.began_s + attempt.total_s - self._began_s
         record.answer_bytes = self._answer_size
-        if self._stores_json and self._json:
-            note_json_usage(record.tokens, b"".join(self._json))
-            self._json.clear()
+        self._read_usage()
         part, self._part = self._part, None
         if part is not None and record.outcome is Outcome.REFUSED:
             part.refund(perf_counter(), is_sent=False)
