@@ -213,7 +213,7 @@ class Relay:
                 if pin is not None and self.node.cooldowns:
                     wait_s = self._wait_s(pin, targets, body)
                 strategy = routed.route.strategy
-                record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin)
+                record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin, planned.scored)
         except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
