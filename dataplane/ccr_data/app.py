@@ -27,6 +27,7 @@ from typing import cast
 from ccr_data.core.budget import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.shell import shared_pins
+from ccr_data.shell.asking import answering
 from ccr_data.shell.control_link import ControlAddress, control_address
 from ccr_data.shell.http_server import BACKLOG, Server
 from ccr_data.shell.logs import Log, LogOutput, logging_to
@@ -170,14 +171,17 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
         status=status,
         take_lease=take_lease,
     )
-    relay = Relay(store, reporter, shared_pins.salt(options.state_dir))
+    salt = shared_pins.salt(options.state_dir)
+    relay = Relay(store, reporter, salt)
     shared = SharedPins(options.state_dir, options.node_name, relay.pins, relay.handovers)
     await shared.load()
     server = Server(relay, max_connections())
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
         following = [
-            tasks.create_task(follow_snapshots(find_control, node, store), name="snapshots"),
+            tasks.create_task(
+                follow_snapshots(find_control, node, store, answer=answering(relay, salt)), name="snapshots"
+            ),
             tasks.create_task(reporter.run(), name="usage"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
             tasks.create_task(shared.run(), name="pins"),

@@ -1,6 +1,6 @@
 """The node's end of the watch stream: each snapshot is checked, served and accepted, or rejected with the reason.
 
-Versions never go back. While the control plane is away the node serves what it has.
+Versions never go back. While the control plane is away the node serves what it has. In between it is asked where requests would go.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.node import NodeIdentity
+from ccr_data.shell.asking import Answer, Question, understood
 from ccr_data.shell.control_link import PATIENT, FindControl, Link, LinkLost, LinkPolicy, read, stay_connected, write
 from ccr_data.shell.logs import Log
 from ccr_data.shell.store import Offer, SnapshotStore, offered
@@ -32,20 +33,29 @@ class Refused:
     reason: str
 
 
-Heard = Offer | Refused | None
+Heard = Offer | Refused | Question | None
 """What a message of the control plane brings; None: a heartbeat."""
 
 
 async def follow_snapshots(
-    find_control: FindControl, node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy = PATIENT
+    find_control: FindControl,
+    node: NodeIdentity,
+    store: SnapshotStore,
+    policy: LinkPolicy = PATIENT,
+    answer: Answer | None = None,
 ) -> None:
-    """Keep `store` at the newest snapshot, in memory and on disk. Ends only when cancelled."""
+    """Keep `store` at the newest snapshot, in memory and on disk. Ends only when cancelled.
+
+    `answer` knows where requests would go; without it questions stay unanswered.
+    """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(store.keep_saved(), name="snapshot on disk")
-        await stay_connected("snapshots", find_control, partial(_watch, node, store, policy), policy)
+        await stay_connected("snapshots", find_control, partial(_watch, node, store, policy, answer), policy)
 
 
-async def _watch(node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy, link: Link) -> None:
+async def _watch(
+    node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy, answer: Answer | None, link: Link
+) -> None:
     """Take snapshots from one stream. Raises LinkLost, TimeoutError or AioRpcError when it ends."""
     async with link.stream(WATCH_METHOD) as call:
         await write(call, _hello(node, store.version), policy.silence_s)
@@ -54,7 +64,11 @@ async def _watch(node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy, l
                 message = await read(call)
             heard = await _understood(message)
             link.say_alive()
-            if heard is not None:
+            if isinstance(heard, Question):
+                if answer is not None:
+                    said = snapshot_pb2.WatchSnapshotsRequest(answer=answer(heard))
+                    await write(call, said.SerializeToString(), policy.silence_s)
+            elif heard is not None:
                 await write(call, _take(store, heard), policy.silence_s)
 
 
@@ -70,6 +84,8 @@ def _parsed(message: bytes) -> Heard:
         response = snapshot_pb2.WatchSnapshotsResponse.FromString(message)
     except DecodeError:
         raise LinkLost("the control plane sent something that is not in the contract") from None
+    if response.WhichOneof("message") == "question":
+        return understood(response.question)
     if response.WhichOneof("message") != "snapshot":
         return None  # also what a newer control plane may say
     try:
