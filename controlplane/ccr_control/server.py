@@ -35,6 +35,7 @@ from ccr_control.services.config import ConfigServicer
 from ccr_control.services.fleet import FleetServicer
 from ccr_control.services.leasing import Leasing
 from ccr_control.services.providers import ProviderServicer
+from ccr_control.services.questions import Questions
 from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.stats import StatsServicer
@@ -150,18 +151,23 @@ def _services(
 ) -> Services:
     """Every servicer, wired."""
     services, now, recent = Services(), time.time, Recent()
+    questions = Questions(fleet, now)
     leasing = Leasing(Leases(time.monotonic(), first_serial=int(now() * 1000)), time.monotonic)
     services.add(
         "ccr.rpc.v1.SnapshotService",
         snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,
-        SnapshotServicer(publisher, fleet, now),
+        SnapshotServicer(publisher, fleet, questions, now),
     )
     services.add(
         "ccr.rpc.v1.UsageService",
         usage_pb2_grpc.add_UsageServiceServicer_to_server,
         UsageServicer(store, stats, fleet, sightings, now, keeper.heard, recent, leasing.answer),
     )
-    services.add("ccr.rpc.v1.RouteService", routes_pb2_grpc.add_RouteServiceServicer_to_server, RouteServicer(recent))
+    services.add(
+        "ccr.rpc.v1.RouteService",
+        routes_pb2_grpc.add_RouteServiceServicer_to_server,
+        RouteServicer(recent, questions, keeper.overlay, env, now),
+    )
     services.add(
         "ccr.rpc.v1.ConfigService",
         config_pb2_grpc.add_ConfigServiceServicer_to_server,

@@ -1,4 +1,4 @@
-"""SnapshotService: hands every node the newest snapshot and notes what it says of it."""
+"""SnapshotService: hands every node the newest snapshot, notes what it says of it, and asks it where requests would go."""
 
 # ruff: noqa: N802 - names and arguments of handlers are the contract's
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import grpc.aio
@@ -14,6 +14,7 @@ from ccr_rpc.v1 import snapshot_pb2, snapshot_pb2_grpc
 
 from ccr_control.core.fleet import Fleet, Introduction, Rejection
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
+from ccr_control.services.questions import Line, Questions
 from ccr_control.services.wire import introduction
 from ccr_control.shell.log import Log
 from ccr_control.shell.publisher import MAX_VERSION, Publisher
@@ -23,6 +24,7 @@ HEARTBEAT_S = 5.0
 Requests = AsyncIterator[snapshot_pb2.WatchSnapshotsRequest]
 # A string, because it is generic for type checkers only.
 Context: TypeAlias = "grpc.aio.ServicerContext[snapshot_pb2.WatchSnapshotsRequest, snapshot_pb2.WatchSnapshotsResponse]"
+Write = Callable[[snapshot_pb2.WatchSnapshotsResponse], Awaitable[None]]
 
 log = Log("snapshots")
 
@@ -35,9 +37,15 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
     """One watch stream for each node."""
 
     def __init__(
-        self, publisher: Publisher, fleet: Fleet, now: Callable[[], float], heartbeat_s: float = HEARTBEAT_S
+        self,
+        publisher: Publisher,
+        fleet: Fleet,
+        questions: Questions,
+        now: Callable[[], float],
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        self._publisher, self._fleet, self._now, self._heartbeat_s = publisher, fleet, now, heartbeat_s
+        self._publisher, self._fleet, self._questions = publisher, fleet, questions
+        self._now, self._heartbeat_s = now, heartbeat_s
 
     async def WatchSnapshots(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]  # it writes
         """Send the newest snapshot, then newer ones, until the node hangs up."""
@@ -48,10 +56,18 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
                 return
             if not self._fleet.trusts(who):  # it may have the version from a life of which we remember nothing
                 self._publisher.note_used(who.served_version)
-            with self._joined(who) as stream:
+            writing = asyncio.Lock()  # gRPC takes one write at a time
+
+            async def write(response: snapshot_pb2.WatchSnapshotsResponse) -> None:
+                async with writing:
+                    await context.write(response)
+
+            with self._joined(who) as stream, self._questions.line(who.node_id) as line:
                 async with asyncio.TaskGroup() as tasks:  # both directions end together
-                    tasks.create_task(self._note_answers(who, stream, request_iterator), name=f"answers {who.node_id}")
-                    await self._send(who, stream, context)
+                    answers = self._note_answers(who, stream, line, request_iterator)
+                    tasks.create_task(answers, name=f"answers {who.node_id}")
+                    tasks.create_task(_ask(line, write), name=f"questions {who.node_id}")
+                    await self._send(who, stream, write)
         except* _HungUp:
             pass
         except* ContractBroken as group:
@@ -59,7 +75,7 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
         if broken is not None:
             await refuse(context, ContractBroken(str(broken)))
 
-    async def _send(self, who: Introduction, stream: int, context: Context) -> None:
+    async def _send(self, who: Introduction, stream: int, write: Write) -> None:
         """Newer snapshots as they appear, heartbeats meanwhile. Never returns; a slow node skips versions."""
         version = who.served_version
         while True:
@@ -67,14 +83,14 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
                 async with asyncio.timeout(self._heartbeat_s):
                     snapshot = await self._publisher.newer_than(version)
             except TimeoutError:
-                await context.write(snapshot_pb2.WatchSnapshotsResponse(heartbeat=snapshot_pb2.Heartbeat()))
+                await write(snapshot_pb2.WatchSnapshotsResponse(heartbeat=snapshot_pb2.Heartbeat()))
                 continue
             version = snapshot.version
             self._fleet.offered(stream, who.node_id, version)
-            await context.write(snapshot_pb2.WatchSnapshotsResponse(snapshot=snapshot))  # keepalive ends a dead one
+            await write(snapshot_pb2.WatchSnapshotsResponse(snapshot=snapshot))  # keepalive ends a dead one
 
-    async def _note_answers(self, who: Introduction, stream: int, requests: Requests) -> None:
-        """What the node says of the snapshots it got. Raises _HungUp at the end, ContractBroken before it."""
+    async def _note_answers(self, who: Introduction, stream: int, line: Line, requests: Requests) -> None:
+        """What the node says of the snapshots and questions it got. Raises _HungUp at the end, ContractBroken before it."""
         async for request in requests:
             match request.WhichOneof("message"):
                 case "accepted":
@@ -86,8 +102,10 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
                     log.error(
                         "snapshot_rejected", node=who.node_id, version=rejection.version, reason=rejection.reason[:1000]
                     )
+                case "answer":
+                    line.answered(request.answer)
                 case _:
-                    raise ContractBroken("after the hello every request accepts or rejects a version")
+                    raise ContractBroken("after the hello every request accepts or rejects a version, or answers")
         raise _HungUp
 
     @contextlib.contextmanager
@@ -99,6 +117,13 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
         finally:
             self._fleet.left(stream, who.node_id, self._now())
             log.info("node_left", node=who.node_id, pid=who.pid)
+
+
+async def _ask(line: Line, write: Write) -> None:
+    """Pass questions on as they come. Never returns."""
+    while True:
+        question = await line.outbox.get()
+        await write(snapshot_pb2.WatchSnapshotsResponse(question=question))
 
 
 async def _read_hello(requests: Requests) -> Introduction | None:
