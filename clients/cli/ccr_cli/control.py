@@ -23,7 +23,7 @@ from ccr_rpc.v1 import (
     stats_pb2_grpc,
 )
 
-from ccr_cli.failure import EXIT_DENIED, EXIT_INTERNAL, EXIT_UNREACHABLE, EXIT_USAGE, Failure
+from ccr_cli.failure import EXIT_DENIED, EXIT_INTERNAL, EXIT_NOT_WELL, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from ccr_cli.places import START_HINT, Door
 
 ANSWER_WITHIN_S = 10.0
@@ -87,6 +87,13 @@ class ControlPlane:
         request = routes_pb2.ExplainRequestRequest(request_id=request_id)
         return self._routes.ExplainRequest(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata)
 
+    def explain_route(self, request: routes_pb2.ExplainRouteRequest) -> routes_pb2.ExplainRouteResponse:
+        """Where a request would go. Raises Failure if no node can say, or the configuration given is bad."""
+        try:
+            return self._routes.ExplainRoute(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _refusal(error) or error from None
+
     def reset_circuit(self, provider: str) -> providers_pb2.ProviderStatus:
         """Have a circuit closed."""
         request = providers_pb2.ResetCircuitRequest(provider=provider)
@@ -101,6 +108,18 @@ def dialled(door: Door) -> Iterator[ControlPlane]:
             yield ControlPlane(channel, door.token)
         except grpc.RpcError as error:
             raise _failure(error, door) from error
+
+
+def _refusal(error: Any) -> Failure | None:
+    """What the control plane itself says; None if it is something else that went wrong."""
+    match dict(error.trailing_metadata() or ()).get("ccr-cause"):
+        case "config":
+            return Failure(f"the configuration has problems\n{error.details()}", EXIT_NOT_WELL)
+        case "no-node":
+            return Failure(f"no worker can say it: {error.details()}", EXIT_UNREACHABLE)
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return Failure(error.details(), EXIT_USAGE)
+    return None
 
 
 def _failure(error: Any, door: Door) -> Failure:

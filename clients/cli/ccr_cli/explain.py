@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccr_cli import places
+from ccr_cli.decisions import PIN, place, score_words
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.screen import print_json
 
@@ -48,14 +49,15 @@ def lines(found: routes_pb2.ExplainRequestResponse) -> list[str]:
         said += _decision(record.decision)
     else:
         said.append("there was nothing to choose")
+    if record.queued_us:
+        said.append(f"waited {record.queued_us / 1000:.0f} ms for room in the rate limits")
     return said + [_attempt(number, attempt) for number, attempt in enumerate(record.attempts, 1)]
 
 
 def _decision(decision: usage_pb2.Decision) -> list[str]:
-    pin = ("its session had no pin", "its session's pin was kept", "its session's pin was left")
-    said = [f"strategy {decision.strategy}; {pin[decision.pin]}"]
+    said = [f"strategy {decision.strategy}; {PIN[decision.pin]}"]
     said += [
-        f"candidate {number}: {_place(one.provider, one.key_label)} as {one.model}"
+        f"candidate {number}: {place(one.provider, one.key_label)} as {one.model}{score_words(decision.strategy, one)}"
         for number, one in enumerate(decision.candidates, 1)
     ]
     more = decision.candidate_count - len(decision.candidates)
@@ -68,10 +70,6 @@ def _attempt(number: int, attempt: usage_pb2.Attempt) -> str:
     how = attempt.reason or "served"
     status = f" {attempt.status}" if attempt.status else ""
     return (
-        f"attempt {number}: {_place(attempt.provider, attempt.key_label)}: {how}{status} "
+        f"attempt {number}: {place(attempt.provider, attempt.key_label)}: {how}{status} "
         f"after {attempt.total_us / 1000:.0f} ms"
     )
-
-
-def _place(provider: str, key_label: str) -> str:
-    return f"{provider}/{key_label}" if key_label else provider

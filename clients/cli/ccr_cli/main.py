@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from ccr_cli import config, explain, providers, run, serve, status, version
+from ccr_cli import config, explain, providers, route, run, serve, status, version
 from ccr_cli.failure import Failure
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(status.status)
 app.command()(explain.explain)
+app.command()(route.route)
 app.add_typer(config.app, name="config")
 app.add_typer(providers.app, name="providers")
 app.add_typer(run.app, name="run")
