@@ -1,14 +1,19 @@
-"""When is a provider passed by, and when is it tried again?
+"""When is a provider, or one of its scopes, passed by, and when is it tried again?
 
 Pure. Closed → open after counted failures → half-open when its time is over → closed by a probe. What is counted are
 failures of the provider: 5xx, 529, timeouts, broken connections and streams. A 4xx says something about a request, a
-429 about an account and a 401 about a key; none of them counts, neither way. No user's request is spent on finding
-out whether a provider is back: while a circuit is open or half-open, what requests say of it changes nothing.
-Times are seconds since 1970, given by the caller.
+429 about an account's rate and a 401 about a key; none of them counts here, neither way (core/health.py says what
+refused keys do to a scope). Times are seconds since 1970, given by the caller.
+
+No user's request is spent on finding out whether a provider is back. But one that was sent there all the same, for want
+of anything else, and was served is proof: it closes a half-open circuit. And a provider whose probe has never been
+answered with anything but server errors (a gateway without such an endpoint) cannot be found alive by probes: after
+`ANSWERS_THAT_DO` of them within one half-open time, reached but not answered well, requests decide.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -16,9 +21,21 @@ SLICES = 10
 """The window slides in tenths."""
 
 COUNTED = frozenset(
-    ("connect", "first_byte_timeout", "idle_timeout", "broken", "overloaded", "server_error", "stream_error")
+    (
+        "connect",
+        "first_byte_timeout",
+        "idle_timeout",
+        "broken",
+        "overloaded",
+        "server_error",
+        "stream_error",
+        "total_timeout",
+    )
 )
 """The reasons of failed attempts (usage.proto) that count."""
+
+ANSWERS_THAT_DO = 3
+"""Probes answered with a server error that close a half-open circuit, where no probe has ever found anything better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +64,19 @@ class Closed:
 
     since_s: float
     openings: int = 0  # how often it has opened in close succession before
-    in_a_row: int = 0
+    row: tuple[tuple[str, int], ...] = ()  # failures in a row, by the scope they happened to; "": to none in particular
     run_began_s: float = 0.0  # the first of the failures in a row
     tally: tuple[Slice, ...] = ()  # ascending
+
+    @property
+    def in_a_row(self) -> int:
+        """How many failures there were since the last success."""
+        return sum(count for _, count in self.row)
+
+    @property
+    def in_a_row_shared(self) -> int:
+        """The same without those of the scope that has most of them."""
+        return self.in_a_row - max([count for scope, count in self.row if scope], default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +96,7 @@ class HalfOpen:
     since_s: float
     openings: int
     reason: str  # why it had opened
+    answers: int = 0  # probes that reached it, but were answered with a server error
 
 
 Circuit: TypeAlias = Closed | Open | HalfOpen
@@ -76,14 +104,17 @@ Circuit: TypeAlias = Closed | Open | HalfOpen
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Attempts with one provider that failed for one reason, in close succession."""
+    """Attempts with one provider and key that failed for one reason, in close succession."""
 
     provider: str
     reason: str
     count: int
     began_s: float  # when the first failed
     ended_s: float  # when the last failed
-    in_a_row: int  # at least so many of them had no success in between
+    in_a_row: int  # at least so many of them had no success of the provider in between
+    in_scope_row: int = 1  # at least so many of them had no success of their scope in between
+    key_label: str = ""  # empty: none of the relay's
+    scope: str = ""  # the scope of that key, where the provider has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +124,62 @@ class Successes:
     provider: str
     count: int
     answered_s: float  # when the last answer began
+    asked_s: float = 0.0  # when the last request began; 0: unknown
+    key_label: str = ""
 
 
-def after_failures(circuit: Circuit, policy: CircuitPolicy, failures: Failures, now_s: float) -> Circuit:
-    """The circuit after failures that count. Those from before it closed, or older than the window, say nothing."""
-    if not isinstance(circuit, Closed) or failures.reason not in COUNTED:
+def after_failures(
+    circuit: Circuit,
+    policy: CircuitPolicy,
+    failures: Failures,
+    now_s: float,
+    others: Iterable[tuple[Slice, ...]] = (),
+) -> Circuit:
+    """The circuit after failures that count. Those from before it closed, or older than the window, say nothing.
+
+    A row opens it only if no single scope has all but one of its failures: failures of one scope among several are
+    for that scope's own circuit. `others` are tallies of attempts that are counted elsewhere and count here, too.
+    """
+    if not isinstance(circuit, Closed) or not do_count(circuit, policy, failures, now_s):
         return circuit
-    if failures.ended_s < max(circuit.since_s, now_s - policy.window_s):
-        return circuit
-    tally = counted(circuit.tally, policy, now_s, failed=failures.count)
-    in_a_row = circuit.in_a_row + failures.in_a_row
-    if in_a_row >= policy.failures or is_rate_reached(tally, policy):
+    row = lengthened(circuit.row, failures.scope, failures.in_a_row)
+    began_s = min(circuit.run_began_s, failures.began_s) if circuit.row else failures.began_s
+    tally = circuit.tally if failures.scope else counted(circuit.tally, policy, now_s, failed=failures.count)
+    after = replace(circuit, row=row, run_began_s=began_s, tally=tally)
+    is_row_reached = after.in_a_row >= policy.failures and after.in_a_row_shared >= min(2, policy.failures)
+    if is_row_reached or is_rate_reached([tally, *others], policy, now_s):
         return opened(circuit, policy, failures.reason, now_s)
-    began_s = min(circuit.run_began_s, failures.began_s) if circuit.in_a_row else failures.began_s
-    return replace(circuit, in_a_row=in_a_row, run_began_s=began_s, tally=tally)
+    return after
 
 
-def after_successes(circuit: Circuit, policy: CircuitPolicy, successes: Successes, now_s: float) -> Circuit:
+def do_count(closed: Closed, policy: CircuitPolicy, failures: Failures, now_s: float) -> bool:
+    """Whether failures are such as count, and young enough."""
+    return failures.reason in COUNTED and failures.ended_s >= max(closed.since_s, now_s - policy.window_s)
+
+
+def lengthened(row: tuple[tuple[str, int], ...], scope: str, count: int) -> tuple[tuple[str, int], ...]:
+    """The row with more failures of a scope."""
+    counts = dict(row)
+    counts[scope] = counts.get(scope, 0) + count
+    return tuple(counts.items())
+
+
+def after_successes(
+    circuit: Circuit, policy: CircuitPolicy, successes: Successes, now_s: float, *, is_counted: bool = True
+) -> Circuit:
     """The circuit after answers. One that had begun before the failures in a row does not end their row.
 
-    (A provider may refuse every new request while its old streams go on to their end.)
+    (A provider may refuse every new request while its old streams go on to their end.) A half-open circuit is closed by
+    the answer to a request that began after that. `is_counted`: in this circuit's own tally.
     """
+    if isinstance(circuit, HalfOpen) and successes.asked_s >= circuit.since_s:
+        return Closed(now_s, circuit.openings)
     if not isinstance(circuit, Closed) or successes.answered_s < now_s - policy.window_s:
         return circuit
-    tally = counted(circuit.tally, policy, now_s, answered=successes.count)
+    tally = counted(circuit.tally, policy, now_s, answered=successes.count) if is_counted else circuit.tally
     if successes.answered_s < circuit.run_began_s:
         return replace(circuit, tally=tally)
-    return replace(circuit, in_a_row=0, run_began_s=0.0, tally=tally)
+    return replace(circuit, row=(), run_began_s=0.0, tally=tally)
 
 
 def after_waiting(circuit: Circuit, now_s: float) -> Circuit:
@@ -129,11 +189,19 @@ def after_waiting(circuit: Circuit, now_s: float) -> Circuit:
     return circuit
 
 
-def after_probe(circuit: Circuit, *, is_alive: bool, now_s: float) -> Circuit:
-    """The circuit after a probe: it closes a half-open one, and changes nothing else."""
-    if isinstance(circuit, HalfOpen) and is_alive:
+def after_probe(
+    circuit: Circuit, *, is_alive: bool, now_s: float, is_answered: bool = False, is_telling: bool = True
+) -> Circuit:
+    """The circuit after a probe: it closes a half-open one, and changes nothing else.
+
+    `is_answered`: it was reached, if not alive. `is_telling`: probes have found this provider alive at other times.
+    """
+    if not isinstance(circuit, HalfOpen):
+        return circuit
+    answers = circuit.answers + 1 if is_answered else circuit.answers
+    if is_alive or (not is_telling and answers >= ANSWERS_THAT_DO):
         return Closed(now_s, circuit.openings)
-    return circuit
+    return replace(circuit, answers=answers)
 
 
 def opened(closed: Closed, policy: CircuitPolicy, reason: str, now_s: float) -> Open:
@@ -161,8 +229,15 @@ def counted(
     return (*kept, Slice(number, answered, failed))
 
 
-def is_rate_reached(tally: tuple[Slice, ...], policy: CircuitPolicy) -> bool:
+def is_rate_reached(tallies: Iterable[tuple[Slice, ...]], policy: CircuitPolicy, now_s: float) -> bool:
     """Whether so many attempts within the window failed that it should open."""
-    failed = sum(one.failed for one in tally)
-    attempts = failed + sum(one.answered for one in tally)
+    oldest = int(now_s * SLICES / policy.window_s) - SLICES
+    young = [one for tally in tallies for one in tally if one.number > oldest]
+    failed = sum(one.failed for one in young)
+    attempts = failed + sum(one.answered for one in young)
     return attempts >= policy.min_requests and failed >= policy.failure_rate * attempts
+
+
+def failed_in(tally: tuple[Slice, ...]) -> int:
+    """How many attempts of a tally failed."""
+    return sum(one.failed for one in tally)

@@ -20,7 +20,7 @@ from ccr_control.core.patterns import is_exact
 from ccr_control.core.presets import preset_of
 from ccr_control.core.pricing import FREE, Price, table
 from ccr_control.core.provider_schema import KeyConfig, ModelConfig, ProviderConfig
-from ccr_control.core.schema import AuthConfig, Config, MatchConfig, RouteConfig, Strategy
+from ccr_control.core.schema import AuthConfig, ClientLimitsConfig, Config, HedgingConfig, MatchConfig, QueueConfig, RouteConfig, Strategy
 from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 
@@ -102,9 +102,27 @@ def _auth(config: Config) -> pb.AuthPolicy:
     auth = config.server.auth or AuthConfig(mode="none")
     return pb.AuthPolicy(
         mode=_AUTH_MODES[auth.mode],
-        clients=[pb.Client(name=client.name, key_sha256=client.key.sha256()) for client in auth.keys],
+        clients=[
+            pb.Client(name=client.name, key_sha256=client.key.sha256(), limits=_client_limits(client.limits))
+            for client in auth.keys
+        ],
         allow_subscription=auth.allow_subscription,
     )
+
+
+def _client_limits(limits: ClientLimitsConfig | None) -> pb.ClientLimits | None:
+    if limits is None:
+        return None
+    found = pb.ClientLimits(
+        requests=limits.rpm or 0, tokens=limits.tpm or 0, concurrency=limits.concurrency or 0
+    )
+    return found if found.ByteSize() else None
+
+
+def _queue(queue: QueueConfig | None) -> pb.QueuePolicy | None:
+    if queue is None:
+        return None
+    return pb.QueuePolicy(max_wait=_duration(queue.max_wait), max_depth=queue.max_depth)
 
 
 def _relay(config: Config) -> pb.RelayPolicy:
@@ -118,10 +136,18 @@ def _relay(config: Config) -> pb.RelayPolicy:
         cooldown=_duration(routing.cooldown),
         answer_headers=server.answer_headers,
         session_affinity=routing.affinity == "session",
+        hedging=_hedging(routing.hedging),
         drop_last_candidate=config.health.circuit.last_candidate == "drop",
         spent_rest=_duration(routing.spent_rest),
         sharing_nodes=server.workers,
+        queue=_queue(routing.queue),
     )
+
+
+def _hedging(hedging: HedgingConfig | None) -> pb.HedgingPolicy | None:
+    if hedging is None:
+        return None
+    return pb.HedgingPolicy(after=_duration(hedging.after), max_share=hedging.max_share)
 
 
 def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str, list[str]]) -> pb.Provider:
@@ -142,6 +168,7 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
             connect=_duration(timeouts.connect),
             first_byte=_duration(timeouts.first_byte),
             idle=_duration(timeouts.idle),
+            total=None if timeouts.total is None else _duration(timeouts.total),
         ),
         headers=[pb.Header(name=name, value=value.reveal()) for name, value in provider.headers.items()],
         betas=_betas(provider),

@@ -12,6 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from ccr_control.core.addresses import BaseUrl
+from ccr_control.core.cloud_schema import (
+    AwsConfig,
+    BedrockEndpoint,
+    EntraConfig,
+    GoogleConfig,
+    InferenceProfile,
+    Location,
+    Project,
+    Region,
+    Resource,
+    Workspace,
+)
 from ccr_control.core.scalars import (
     CaFile,
     DisplayName,
@@ -26,17 +38,19 @@ from ccr_control.core.scalars import (
     ProviderName,
     ServesPattern,
     Timestamp,
-    unavailable,
 )
 from ccr_control.core.secret import Credential, HeaderValue
 from ccr_control.core.section import Section
 
-_Type = Literal["anthropic", "zai", "ollama", "anthropic-compatible"]
+_Type = Literal[
+    "anthropic", "zai", "ollama", "bedrock", "azure", "vertex", "claude-aws", "claude-gcp", "anthropic-compatible"
+]
+_ALSO_CALLED = {"azure-foundry": "azure"}
 ProviderType = Annotated[
-    _Type, BeforeValidator(unavailable("bedrock", "azure", "vertex", available=_Type, what="this provider type"))
+    _Type, BeforeValidator(lambda value: _ALSO_CALLED.get(value, value) if isinstance(value, str) else value)
 ]
 PresetName = Literal["minimax", "moonshot", "deepseek", "openrouter", "vllm", "llama-cpp", "lm-studio"]
-AuthStyle = Literal["x-api-key", "bearer", "both", "none"]
+AuthStyle = Literal["x-api-key", "bearer", "both", "none", "azure", "sigv4"]
 SystemTurns = Literal["pass", "fold", "reject"]
 KeySelection = Literal["least-loaded", "weighted", "round-robin", "priority"]
 KeyState = Literal["active", "deprecated", "disabled"]
@@ -50,8 +64,14 @@ class KeyConfig(Section):
 
     label: Label | None = None
     """Public name. Absent: `key-1`, `key-2`, … by position."""
-    key: Credential
-    """The credential, best as `${VARIABLE}`."""
+    key: Credential | None = None
+    """The credential, best as `${VARIABLE}`. Instead of it, where a cloud takes that: `aws`, `entra` or `google`."""
+    aws: AwsConfig | None = None
+    """AWS credentials, for `bedrock` and `claude-aws`: requests are signed."""
+    entra: EntraConfig | None = None
+    """Entra ID tokens, for `azure`."""
+    google: GoogleConfig | None = None
+    """Google tokens, for `vertex` and `claude-gcp`."""
     scope: Label | None = None
     """The account whose limits and caches it shares with other keys. Absent: its own."""
     rpm_limit: Annotated[Int, Field(ge=1)] | None = None
@@ -115,6 +135,8 @@ class TimeoutsConfig(Section):
     """From the end of the request to the first byte of the answer. Long thinking is normal."""
     idle: PositiveDuration = timedelta(minutes=6)
     """Between two bytes of an answer."""
+    total: PositiveDuration | None = None
+    """From the start of an attempt to the end of its answer. Absent: as long as it takes."""
 
 
 class TraitsConfig(Section):
@@ -140,7 +162,7 @@ class ProviderConfig(Section):
     name: ProviderName
     """Unique name: lower-case letters, digits, `-`, `_` and `.`."""
     type: ProviderType
-    """What kind of upstream it is."""
+    """What kind of upstream it is. `azure-foundry` is another name of `azure`."""
     preset: PresetName | None = None
     """A known service, for `anthropic-compatible` only: sets what is not said otherwise."""
     enabled: Flag = True
@@ -152,9 +174,29 @@ class ProviderConfig(Section):
     ca_file: CaFile | None = None
     """PEM certificates to trust for it instead of the system's."""
     auth_style: AuthStyle | None = None
-    """How a key is attached. Absent: as the type or preset knows."""
+    """How a key is attached. Absent: as the type or preset knows. `azure` and `sigv4` are for clouds only."""
+    region: Region | None = None
+    """AWS region, for `bedrock` and `claude-aws`: there required."""
+    endpoint: BedrockEndpoint | None = None
+    """Which API of `bedrock`: InvokeModel (the default), or the Messages API on `native` bedrock-runtime or bedrock-`mantle`."""
+    inference_profile: InferenceProfile | None = None
+    """Prefix of the model ids of `bedrock`; `none`: bare ids. Absent: the region's."""
+    resource: Resource | None = None
+    """Name of the Foundry resource, for `azure`: required without a `base_url`."""
+    project: Project | None = None
+    """Google Cloud project, for `vertex` and `claude-gcp`: there required."""
+    location: Location | None = None
+    """Google Cloud location, for `vertex` and `claude-gcp`: `global` (the default), `us`, `eu` or a region."""
+    workspace: Workspace | None = None
+    """Workspace of `claude-aws` and `claude-gcp`: there required. Of `bedrock` with `endpoint: mantle`: its project, if not the default."""
     keys: tuple[KeyConfig, ...] = ()
     """Its credentials."""
+    aws: AwsConfig | None = None
+    """The same as one key with this `aws`. Where nothing is said, botocore's own chain finds the credentials."""
+    entra: EntraConfig | None = None
+    """The same as one key with this `entra`."""
+    google: GoogleConfig | None = None
+    """The same as one key with this `google`. Where nothing is said, Application Default Credentials are used."""
     key_selection: KeySelection = "least-loaded"
     """How its keys share the requests; those with the lowest `priority` come first in each."""
     model_mapping: Mapping[Pattern, ModelName] = Field(default_factory=dict)
@@ -172,12 +214,12 @@ class ProviderConfig(Section):
     """Lower is tried first by `failover`."""
     prices: Mapping[Pattern, PriceConfig] = Field(default_factory=dict)
     """Its own model name (or a pattern with `*`) → what it costs. Absent: as the relay's table has it; local runtimes: nothing."""
-    price_factor: Annotated[Number, Field(ge=0, le=1000)] = 1.0
-    """Factor on the relay's table: 1.1 for most regional endpoints, 0 where a subscription is paid for anyway."""
+    price_factor: Annotated[Number, Field(ge=0, le=1000)] | None = None
+    """Factor on the relay's table: 0 where a subscription is paid for anyway. Absent: 1; clouds: as the region has it, mostly 1.1."""
     headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Headers added to every request to it."""
     betas: Annotated[Literal["forward", "drop"] | tuple[str, ...], BeforeValidator(_forward_drop_or_list)] = "forward"
-    """What happens to `anthropic-beta` values."""
+    """What happens to `anthropic-beta` values. `forward`, for a cloud: those it takes, by its own names."""
     timeouts: TimeoutsConfig = TimeoutsConfig()
     """How long to wait for it."""
     traits: TraitsConfig = TraitsConfig()

@@ -26,6 +26,7 @@ from ccr_control.core.scalars import (
     PositiveDuration,
     Share,
     Size,
+    Usd,
     ZeroDuration,
     one_or_many,
 )
@@ -45,6 +46,29 @@ Strategy = Literal[
 RequestClass = Literal["main", "subagent", "background", "count_tokens"]
 
 
+Count = Annotated[Int, Field(ge=1, le=10**12)]
+
+
+class ClientLimitsConfig(Section):
+    """What a client may do. Each worker holds it to its part: the limit divided by `server.workers`, at least 1."""
+
+    rpm: Count | None = None
+    """Requests in any sixty seconds."""
+    tpm: Count | None = None
+    """Tokens in any sixty seconds, input (without cache reads) and output together."""
+    concurrency: Count | None = None
+    """Requests at a time."""
+
+
+class ClientBudgetConfig(Section):
+    """What a client may spend, by the prices that the relay knows. Whoever has spent it gets 429 until it begins anew."""
+
+    day: Usd | None = None
+    """In a day, UTC: `5 USD`."""
+    month: Usd | None = None
+    """In a calendar month, UTC: `100 USD`."""
+
+
 class ClientConfig(Section):
     """A holder of a relay key."""
 
@@ -52,6 +76,10 @@ class ClientConfig(Section):
     """Name shown in logs and statistics."""
     key: Credential
     """The relay key that this client sends."""
+    limits: ClientLimitsConfig | None = None
+    """Absent: it may do as much as it likes."""
+    budget: ClientBudgetConfig | None = None
+    """Absent: it may spend as much as it likes."""
 
 
 class AuthConfig(Section):
@@ -150,6 +178,24 @@ class RouteConfig(Section):
     """How the candidates are ordered. Absent: `routing.strategy`."""
 
 
+class HedgingConfig(Section):
+    """A second attempt beside a slow first one, for streams; the first of the two to begin with content is the answer."""
+
+    after: PositiveDuration
+    """How long to wait for content before the second attempt begins."""
+    max_share: Share = 0.05
+    """The largest share of requests that are sent twice."""
+
+
+class QueueConfig(Section):
+    """How requests wait while every account that could serve them is at its rate limit: in turn, main turns first."""
+
+    max_wait: PositiveDuration = timedelta(seconds=20)
+    """The longest that one waits; then the answer is 429."""
+    max_depth: Annotated[Int, Field(ge=1, le=10_000)] = 200
+    """How many of a worker wait at a time. Further ones get 429 at once."""
+
+
 class RoutingConfig(Section):
     """How requests find a provider."""
 
@@ -167,6 +213,10 @@ class RoutingConfig(Section):
     """`session`: a conversation stays on its provider and key while that is healthy."""
     spent_rest: PositiveDuration = timedelta(hours=1)
     """How long an account rests after it has reached a spend limit."""
+    queue: QueueConfig | None = None
+    """Absent: where no account has room the answer is 429 at once."""
+    hedging: HedgingConfig | None = None
+    """Absent: no request is sent twice. A session that has a home is never."""
     routes: tuple[RouteConfig, ...] = ()
     """The first that matches decides; what none matches goes to any provider that serves the model."""
 

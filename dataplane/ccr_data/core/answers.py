@@ -11,6 +11,7 @@ from ccr_data.core.errors import (
     BadRequest,
     BodyTooLarge,
     CircuitsOpen,
+    ClientLimited,
     FromWebPage,
     HeadTooLarge,
     NoSuchEndpoint,
@@ -38,6 +39,7 @@ _TABLE: dict[type[RequestError], tuple[int, str]] = {
     NotSupported: (404, "not_found_error"),
     NotReady: (503, "api_error"),
     CircuitsOpen: (529, "overloaded_error"),
+    ClientLimited: (429, "rate_limit_error"),
 }
 _REASON_PHRASE = {
     200: b"OK",
@@ -50,6 +52,7 @@ _REASON_PHRASE = {
     413: b"Request Entity Too Large",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
@@ -61,6 +64,7 @@ _NO_ANSWER = {
     Reason.BROKEN: (502, "api_error", "hung up before answering"),
     Reason.FIRST_BYTE_TIMEOUT: (504, "timeout_error", "did not answer in time"),
     Reason.IDLE_TIMEOUT: (504, "timeout_error", "fell silent"),
+    Reason.TOTAL_TIMEOUT: (504, "timeout_error", "did not finish in time"),
     Reason.STREAM_ERROR: (529, "overloaded_error", "broke off"),
 }
 
@@ -75,12 +79,17 @@ def answer(status: int, body: bytes, own_lines: bytes = b"", *, is_head: bool = 
     """A whole JSON answer as bytes; each of `own_lines` ends in CRLF. With `is_head` the body is only announced."""
     head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n%b\r\n" % (
         status,
-        _REASON_PHRASE.get(status, b"Status"),
+        reason_phrase(status),
         own_lines,
         len(body),
         b"connection: close\r\n" if closes else b"",
     )
     return head if is_head else head + body
+
+
+def reason_phrase(status: int) -> bytes:
+    """The words of a status line."""
+    return _REASON_PHRASE.get(status, b"Status")
 
 
 def status_of(error: RequestError) -> tuple[int, str]:
@@ -96,6 +105,9 @@ def refusal(error: RequestError, request_id: str, *, is_head: bool = False, clos
         lines += f"allow: {error.allowed}\r\n"
     if isinstance(error, NotReady):
         lines += "retry-after: 1\r\n"
+    if isinstance(error, ClientLimited):
+        lines += f"retry-after: {error.retry_after_s}\r\n"
+        lines += "" if error.should_retry else "x-should-retry: false\r\n"
     return answer(
         status, error_body(kind, str(error), request_id), lines.encode("latin-1"), is_head=is_head, closes=closes
     )

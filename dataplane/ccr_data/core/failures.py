@@ -15,6 +15,7 @@ _NO_NEWS = (
     Reason.KEY_REFUSED,
     Reason.CLIENT_LEFT,
     Reason.SIGNATURE,
+    Reason.HEDGED,
 )  # of a scope, of a key, of nobody
 
 

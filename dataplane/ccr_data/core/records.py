@@ -49,13 +49,18 @@ class Reason(enum.StrEnum):
     SERVER_ERROR = "server_error"  # other 5xx
     KEY_REFUSED = "key_refused"  # 401 or 403 for a key of the relay's
     STREAM_ERROR = "stream_error"  # an error event before any content
+    TOTAL_TIMEOUT = "total_timeout"
+    HEDGED = "hedged"  # not needed: another attempt beside it was faster
     CLIENT_LEFT = "client_left"
     SIGNATURE = "signature"  # 400 for thinking blocks; sent again without them
 
     @property
     def is_of_provider(self) -> bool:
         """Whether another key of the same provider would most likely fail in the same way."""
-        return self not in (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT, Reason.SIGNATURE)
+        return self not in _NOT_OF_PROVIDER
+
+
+_NOT_OF_PROVIDER = (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT, Reason.SIGNATURE, Reason.HEDGED)
 
 
 class Tokens(msgspec.Struct, gc=False):
@@ -141,6 +146,7 @@ class Record(msgspec.Struct):
     upstream_request_id: str = ""
     warning: str = ""
     decision: Decision | None = None  # None: there was nothing to choose
+    queued_s: float = 0.0  # of `total_s`: waited for room in the rate limits
 
     @property
     def has_failed_attempt(self) -> bool:

@@ -7,13 +7,16 @@ Times are seconds, sizes bytes.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ccr_data.core.budget import NO_LIMITS, Allowance
+from ccr_data.core.hedging import Hedging
 from ccr_data.core.matching import Asked, Conditions, holds
 from ccr_data.core.patterns import best_fit, fits, fits_any
+from ccr_data.core.waiting import QueueRules
 
 MAX_ROUTED_MODELS = 4096  # names come from clients, so the memo of routed names is bounded
 
@@ -25,6 +28,19 @@ class ProviderType(enum.Enum):
     ZAI = "zai"
     OLLAMA = "ollama"
     COMPATIBLE = "anthropic-compatible"
+    BEDROCK = "bedrock"
+    AZURE = "azure"
+    VERTEX = "vertex"
+    CLAUDE_AWS = "claude-aws"
+    CLAUDE_GCP = "claude-gcp"
+
+
+class WireFormat(enum.Enum):
+    """How requests and answers are written."""
+
+    ANTHROPIC = "anthropic"
+    BEDROCK_INVOKE = "bedrock-invoke"
+    VERTEX = "vertex"
 
 
 class AuthStyle(enum.Enum):
@@ -34,6 +50,8 @@ class AuthStyle(enum.Enum):
     BEARER = "bearer"
     BOTH = "both"
     NONE = "none"
+    SIGV4 = "sigv4"
+    AZURE = "azure"
 
 
 class AuthMode(enum.Enum):
@@ -97,6 +115,26 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class AwsCredentials:
+    """What AWS requests are signed with."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)  # empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSigning:
+    """What an AWS signature is made for."""
+
+    region: str
+    service: str
+
+
+NEVER_S = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """One credential of a provider."""
 
@@ -107,6 +145,13 @@ class Key:
     priority: int = 0
     limits: Allowance = NO_LIMITS  # of its scope
     state: KeyState = KeyState.ACTIVE
+    aws: AwsCredentials | None = None  # instead of the secret, where requests are signed
+    expires_at_s: float = NEVER_S  # Unix time; it is not used from then on
+
+    @property
+    def material(self) -> tuple[str, AwsCredentials | None]:
+        """What the provider takes or refuses: a short-lived credential keeps its label when it is renewed."""
+        return self.secret, self.aws
 
 
 # Parts of a conversation's tokens, for comparing prices: with a prompt cache nearly all input is read from it.
@@ -170,6 +215,18 @@ class Timeouts:
     connect_s: float = 5.0
     first_byte_s: float = 600.0
     idle_s: float = 360.0
+    total_s: float = math.inf
+
+
+_CLOUDS = frozenset(
+    (
+        ProviderType.BEDROCK,
+        ProviderType.AZURE,
+        ProviderType.VERTEX,
+        ProviderType.CLAUDE_AWS,
+        ProviderType.CLAUDE_GCP,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +253,30 @@ class Provider:
     key_selection: KeySelection = KeySelection.LEAST_LOADED
     prices: tuple[ModelPrice, ...] = ()
     price_factor: float = 1.0
+    wire_format: WireFormat = WireFormat.ANTHROPIC
+    aws_signing: AwsSigning | None = None  # set if auth_style is SIGV4
+    renamed_betas: tuple[tuple[str, str], ...] = ()  # the client's value → the provider's
+    dropped_betas: frozenset[str] = frozenset()  # never forwarded, whatever allowed_betas says
+    edits_lines: bool = field(init=False, default=False)  # whether a client's header lines are not just passed on
+
+    def __post_init__(self) -> None:
+        edits = self.headers or self.allowed_betas is not None or self.renamed_betas or self.dropped_betas
+        object.__setattr__(self, "edits_lines", bool(edits))
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether an adapter of its own speaks to it (providers/clouds.py), not just the Anthropic-shaped one."""
+        return (
+            self.type in _CLOUDS
+            or self.wire_format is not WireFormat.ANTHROPIC
+            or self.auth_style is AuthStyle.SIGV4
+        )
+
+    def takes_beta(self, beta: str) -> bool:
+        """Whether this `anthropic-beta` value is forwarded, by whatever name."""
+        if beta in self.dropped_betas:
+            return False
+        return self.allowed_betas is None or beta in self.allowed_betas
 
     def does_serve(self, model: str) -> bool:
         """Whether it is a candidate for a model that no route of its own sends there."""
@@ -261,7 +342,9 @@ class RelayPolicy:
     has_session_affinity: bool = True
     spent_rest_s: float = 3600.0
     sharing_nodes: int = 1
+    hedging: Hedging | None = None
     drops_last_candidate: bool = False  # where all circuits are open: answer 529 instead of trying
+    queue: QueueRules | None = None  # None: who finds no room is answered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +354,7 @@ class AuthPolicy:
     mode: AuthMode
     clients: Mapping[bytes, str] = field(default_factory=dict, repr=False)  # SHA-256 of a key → name of its holder
     allow_subscription: bool = False
+    rules: Mapping[str, ClientRules] = field(default_factory=dict)  # of clients that are limited, by name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,6 +370,7 @@ class Target:
     label: str  # the key's public name; empty without one
     scope: tuple[str, str]  # the account behind it, unique over providers
     load_key: tuple[str, str]  # provider and label
+    is_cloud: bool = False  # whether providers/clouds.py speaks to it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,6 +387,7 @@ class Choice:
     rank: float  # lower goes first, where the strategy asks for something that stays the same (price, exactness)
     lone_key: tuple[str, str] | None  # of its target, if it has just one
     measured: tuple[tuple[str, str, bool], tuple[str, str, bool]]  # what its times are kept by: in one piece, streamed
+    may_expire: bool = False  # whether one of its keys does
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,6 +399,7 @@ class RoutedModel:
     only_target: Target | None  # set where there is nothing to choose
     reads_documents: bool  # whether all choices do
     keeps_last: bool = True  # go to an open circuit where there is nothing else
+    may_expire: bool = False  # whether a key of one of its choices does
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -377,7 +464,10 @@ def route_model(snapshot: Snapshot, model: str, route: Route) -> RoutedModel:
     if only is not None and only.provider.is_open and not keeps_last:
         only = None
     reads_documents = all(choice.provider.traits.documents for choice in choices)
-    return RoutedModel(route, choices, only, reads_documents, keeps_last)
+    may_expire = any(choice.may_expire for choice in choices)
+    if may_expire:
+        only = None
+    return RoutedModel(route, choices, only, reads_documents, keeps_last, may_expire)
 
 
 def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Strategy) -> Choice:
@@ -405,20 +495,34 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
         rank,
         targets[0].load_key if len(targets) == 1 else None,
         ((provider.name, own_name, False), (provider.name, own_name, True)),
+        any(key.expires_at_s != NEVER_S for key in provider.keys),
     )
 
 
 def target(provider: Provider, key: Key | None, model: str | None) -> Target:
     """A target with its request-line prefix and header lines made."""
     lines = [f"host: {provider.origin.authority}", "accept-encoding: identity"]
-    if key is not None and provider.auth_style in (AuthStyle.X_API_KEY, AuthStyle.BOTH):
+    if key is not None and provider.auth_style in (AuthStyle.X_API_KEY, AuthStyle.BOTH, AuthStyle.AZURE):
         lines.append(f"x-api-key: {key.secret}")
     if key is not None and provider.auth_style in (AuthStyle.BEARER, AuthStyle.BOTH):
         lines.append(f"authorization: Bearer {key.secret}")
+    if key is not None and provider.auth_style is AuthStyle.AZURE:
+        lines.append(f"api-key: {key.secret}")
     lines += [f"{name}: {value}" for name, value in provider.headers]
     head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
     answer_lines = f"x-cc-relay-provider: {provider.name}\r\nx-cc-relay-request-id: ".encode("latin-1")
     label = key.label if key else ""
     scope = (provider.name, key.scope or label) if key else (provider.name, "")
     load_key = (provider.name, label)
-    return Target(provider, key, model, provider.base_path.encode("ascii"), head, answer_lines, label, scope, load_key)
+    return Target(
+        provider,
+        key,
+        model,
+        provider.base_path.encode("ascii"),
+        head,
+        answer_lines,
+        label,
+        scope,
+        load_key,
+        provider.is_cloud,
+    )

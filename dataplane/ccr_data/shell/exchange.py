@@ -13,6 +13,7 @@ bytes from core/framing.py. The states of an attempt:
 from __future__ import annotations
 
 import asyncio
+import math
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ from ccr_data.shell.answering import (
 )
 from ccr_data.shell.budgeting import ORGANISATION
 from ccr_data.shell.mending import Mending, Pieces, fitted, payload_of
+from ccr_data.shell.rival import Rival
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -53,11 +55,13 @@ MAX_HELD_BYTES = 256 << 10
 MAX_COLLECTED_BYTES = 1 << 20
 MAX_REWRITTEN_BYTES = 16 << 20
 COLLECTING_LIMIT_S = 2.0  # for the rest of an answer that nobody may ever see
+NEVER_S = math.inf
 SUBSCRIPTION_LABEL = "subscription"
 
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
 MESSAGES = Endpoint.MESSAGES
+_BROKE = {Reason.IDLE_TIMEOUT: "fell silent", Reason.TOTAL_TIMEOUT: "did not finish in time"}
 
 
 class Exchange(Answering):
@@ -67,6 +71,8 @@ class Exchange(Answering):
         "_attempt",
         "_beginning",
         "_connecting",
+        "_ends_s",
+        "_hedge_s",
         "_held",
         "_held_size",
         "_is_rewritten",
@@ -76,6 +82,7 @@ class Exchange(Answering):
         "_part",
         "_pool",
         "_refused",
+        "_rival",
         "_targets",
         "session",
     )
@@ -106,6 +113,9 @@ class Exchange(Answering):
         self._refused: tuple[AnswerHead, bytes, Target] | None = None  # the newest answer that moved on
         self._part: Reservation | None = None  # of the budget of the current attempt's account
         self._pool: list[Target] = []  # what has been tried so far
+        self._rival: Rival | None = None  # a second attempt beside this one
+        self._hedge_s = NEVER_S  # when to begin one
+        self._ends_s = NEVER_S  # when the attempt must be over
         self._mending: Mending | None = None  # since a provider refused thinking blocks
 
     # --- attempts -------------------------------------------------------------------------------------------------
@@ -139,14 +149,10 @@ class Exchange(Answering):
             load.enter(target)
             self._loaded = target
             attempts = self.record.attempts
-            self._attempt = AttemptRecord(
-                target.provider.name,
-                SUBSCRIPTION_LABEL if request.own_token else target.label,
-                target.scope[1],
-                target.model or self.record.model_asked,
-                perf_counter() if attempts else self._began_s,
-            )
-            attempts.append(self._attempt)
+            self._ends_s = NEVER_S
+            self._attempt = self._noted(target, request, perf_counter() if attempts else self._began_s)
+            if target.provider.timeouts.total_s != NEVER_S:
+                self._ends_s = self._relay.clock_s + target.provider.timeouts.total_s
         self._is_stale_retry = only_fresh
         self._state = WAITING
         self._head = None
@@ -158,6 +164,18 @@ class Exchange(Answering):
             timeouts = provider.timeouts
             self._deadline_s = self._relay.clock_s + timeouts.connect_s + timeouts.first_byte_s
             self._connecting = self._relay.pool.connect(provider.origin, timeouts.connect_s, self._connected)
+
+    def _noted(self, target: Target, request: ClientRequest, now_s: float) -> AttemptRecord:
+        """A new attempt, in the record."""
+        attempt = AttemptRecord(
+            target.provider.name,
+            SUBSCRIPTION_LABEL if request.own_token else target.label,
+            target.scope[1],
+            target.model or self.record.model_asked,
+            now_s,
+        )
+        self.record.attempts.append(attempt)
+        return attempt
 
     def _is_limited(self, target: Target) -> bool:
         """Whether rate limits of an account of the relay's are what such an attempt counts in."""
@@ -209,7 +227,7 @@ class Exchange(Answering):
     def _send(self, connection: UpstreamConnection, request: ClientRequest) -> None:
         target = self._target
         try:
-            upstream_request = prepare(self._fitted(request), target)
+            upstream_request = prepare(self._fitted(request, target), target)
         except RequestError as error:
             self._relay.pool.give_back(connection)
             self._refuse(error)
@@ -220,20 +238,20 @@ class Exchange(Answering):
         if not self.record.overhead_s:
             self.record.overhead_s = perf_counter() - self._began_s
 
-    def _fitted(self, request: ClientRequest) -> ClientRequest:
+    def _fitted(self, request: ClientRequest, target: Target) -> ClientRequest:
         """The request without the thinking blocks that the target cannot verify."""
         marks = frozenset[bytes]()
         if self.session:
-            marks = self._relay.foreign_thinking(self.session, self._target, self.record.model_asked, request.body)
+            marks = self._relay.foreign_thinking(self.session, target, self.record.model_asked, request.body)
         mending = self._mending
-        if mending is not None and mending.target is self._target:
+        if mending is not None and mending.target is target:
             marks |= mending.marks
         return fitted(request, marks) if marks else request
 
     def _has_alternative(self) -> bool:
         policy = self._snapshot.relay
         return (
-            bool(self._targets)
+            (bool(self._targets) or self._rival is not None)
             and len(self.record.attempts) < policy.max_attempts
             and perf_counter() - self._began_s < policy.failover_timeout_s
         )
@@ -243,7 +261,9 @@ class Exchange(Answering):
         self._end_attempt(reason)
         self._targets = after_failure(self._targets, self._target, reason)
         self._drop_held()
-        if self._has_alternative():
+        if self._rival is not None:
+            self._take_over(self._rival)
+        elif self._has_alternative():
             self._next_attempt()
         else:
             self._give_up(reason)
@@ -271,6 +291,104 @@ class Exchange(Answering):
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
+
+    # --- a second attempt beside a slow one -----------------------------------------------------------------------
+
+    def hedge(self, after_s: float) -> None:
+        """Try a second target if there is no content after so long."""
+        self._hedge_s = self._relay.clock_s + after_s
+
+    def _begin_rival(self) -> None:
+        request, relay = self._request, self._relay
+        if (
+            request is None
+            or self._state not in (WAITING, HOLDING)
+            or self._rival is not None
+            or not self._targets
+            or not self._has_alternative()
+            or not relay.hedges.take()
+        ):
+            return
+        targets = after_failure(self._targets, self._target, Reason.FIRST_BYTE_TIMEOUT)
+        now_s, at, part = perf_counter(), 0, None
+        if relay.budgeting.limits.is_active and self._is_limited(targets[0]):
+            at, part = relay.budgeting.choose(targets, self.record.model_asked, len(request.body), now_s)
+            if at < 0:
+                return
+        target = targets[at]
+        self._targets.remove(target)
+        self._pool.append(target)
+        relay.node.load.enter(target)
+        self._rival = Rival(self, target, self._noted(target, request, now_s), part)
+        self._rival.start(relay.pool)
+
+    def send_for(self, rival: Rival, connection: UpstreamConnection) -> bool:
+        """Send the request to the rival's target; whether that can be done."""
+        request = self._request
+        try:
+            if request is not None:
+                connection.send(rival, request.head.method, prepare(self._fitted(request, rival.target), rival.target))
+                return True
+        except RequestError:
+            pass
+        return False
+
+    def connected(self, rival: Rival, connection: UpstreamConnection | None) -> None:
+        """A rival that was taken over while it connected has its connection, or gets none."""
+        if rival.attempt is self._attempt:
+            self._connected(connection)
+        elif connection is not None:
+            self._relay.pool.give_back(connection)
+
+    def overtaken(self, rival: Rival) -> None:
+        """The rival has content first."""
+        self._end_attempt(Reason.HEDGED)
+        self._drop_held()
+        self._take_over(rival)
+        self._release()
+
+    def rival_lost(self, rival: Rival, reason: Reason) -> None:
+        """The rival is not the answer; the first attempt goes on."""
+        self._rival = None
+        now_s = perf_counter()
+        attempt = rival.attempt
+        attempt.reason = reason
+        attempt.total_s = now_s - attempt.began_s
+        self._relay.node.load.leave(rival.target)
+        if rival.part is not None:
+            rival.part.refund(now_s, is_sent=reason is not Reason.CONNECT)
+        self._relay.note_failure(rival.target, reason, rival.head, self._snapshot.relay.cooldown_s, now_s)
+
+    def _take_over(self, rival: Rival) -> None:
+        """From here on the rival's attempt is this exchange's own."""
+        relay, self._rival, rival.is_over = self._relay, None, True
+        if self._loaded is not None:
+            relay.node.load.leave(self._loaded)
+        self._target = self._loaded = rival.target
+        self._attempt, self._part = rival.attempt, rival.part
+        self._head, self._body = rival.head, rival.body
+        self._held, self._held_size, self._beginning = rival.held, rival.held_size, rival.beginning
+        self._is_stale_retry = True
+        timeouts = rival.target.provider.timeouts
+        if rival.head is None:
+            self._state = WAITING
+            self._deadline_s = relay.clock_s + timeouts.first_byte_s
+        else:
+            self._state = HOLDING
+            self._deadline_s = relay.clock_s + timeouts.idle_s
+        self._connecting = rival.connecting
+        self._upstream, rival.connection = rival.connection, None
+        if self._upstream is not None:
+            self._upstream.consumer = self
+            self._walker = self._upstream.walker
+
+    def _drop_rival(self) -> None:
+        rival = self._rival
+        if rival is not None:
+            rival.hang_up()
+            self.rival_lost(rival, Reason.HEDGED)
+
+    # --- the end of attempts -------------------------------------------------------------------------------------
 
     def _give_up(self, reason: Reason) -> None:
         """Nothing is left to try."""
@@ -449,7 +567,7 @@ class Exchange(Answering):
             mending = Mending(target, (head, self._body, list(self._held)))
             if not self.session:
                 self.session = self._relay.name_conversation(self.record, request.body)
-        if not mending.learn(self._fitted(request).body, self._held):
+        if not mending.learn(self._fitted(request, target).body, self._held):
             return False
         self._mending = mending
         self._end_attempt(Reason.SIGNATURE)
@@ -508,8 +626,7 @@ class Exchange(Answering):
         """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
         self._end_attempt(reason)
         self.record.outcome = BROKEN
-        what = "fell silent" if reason is Reason.IDLE_TIMEOUT else "broke off"
-        if self._end_answer(is_cut=True, what_broke=what):
+        if self._end_answer(is_cut=True, what_broke=_BROKE.get(reason, "broke off")):
             self._finish(closes=self._passing is PAYLOAD)
         else:
             self._finish(closes=True, aborts=True)
@@ -521,6 +638,8 @@ class Exchange(Answering):
         head = self._head
         assert head is not None
         self._state = RELAYING
+        if self._rival is not None:
+            self._drop_rival()
         if self.record.decision is not None and self._attempt is not None:
             self._relay.note_first_token(self.record, self._target, head.status, now_s - self._attempt.began_s, now_s)
         self._targets = []
@@ -538,6 +657,13 @@ class Exchange(Answering):
         if now_s > self._deadline_s:
             self._time_out()
             return
+        if now_s > self._ends_s:
+            self._ends_s = NEVER_S
+            self._run_out()
+            return
+        if now_s > self._hedge_s:
+            self._hedge_s = NEVER_S
+            self._begin_rival()
         if not self.record.streamed or now_s - self._last_sent_s < self._snapshot.relay.silence_bound_s:
             return
         if self._state is HOLDING:
@@ -561,6 +687,15 @@ class Exchange(Answering):
             self._fail(Reason.IDLE_TIMEOUT)
         else:
             self._fail(Reason.FIRST_BYTE_TIMEOUT)
+
+    def _run_out(self) -> None:
+        """The attempt has taken longer than it may."""
+        if self._state is RELAYING:
+            self._break(Reason.TOTAL_TIMEOUT)
+        elif self._state in (WAITING, HOLDING) and self._attempt is not None:
+            self._fail(Reason.TOTAL_TIMEOUT)
+        else:
+            self._time_out()
 
     def pause(self) -> None:
         """The client does not keep up."""
@@ -591,6 +726,8 @@ class Exchange(Answering):
 
     def _account(self) -> None:
         self._state = OVER
+        if self._rival is not None:
+            self._drop_rival()
         self._request = None
         self._targets = []
         if self._loaded is not None:

@@ -24,11 +24,12 @@ from ccr_data.core.errors import (
     WrongMethod,
 )
 from ccr_data.core.handover import Handovers
+from ccr_data.core.hedging import HedgeCredit
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_for_pin_s
-from ccr_data.core.records import Decision, Endpoint, Outcome, RateLimitSighting, Reason, Record
+from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimitSighting, Reason, Record
 from ccr_data.core.routing import Needs, NodeState, measured, plan
 from ccr_data.core.snapshot import AuthStyle, KeyState, ProviderType, Snapshot, Strategy, Target, target
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
@@ -83,6 +84,7 @@ class Relay:
         self._salt = salt  # of the names of sessions
         self.node = NodeState()
         self.budgeting = Budgeting()
+        self.hedges = HedgeCredit()
         self.exchanges: set[Exchange] = set()
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
@@ -230,6 +232,12 @@ class Relay:
             targets,
             session=session,
         )
+        hedging = snapshot.relay.hedging
+        if hedging is not None and record.streamed and len(targets) > 1:
+            decision = record.decision
+            if decision is not None and decision.pin is not PinUse.KEPT:  # its cache is where it lives
+                self.hedges.note_request(hedging.max_share)
+                exchange.hedge(hedging.after_s)
         exchange.start(wait_s)
         return exchange
 
@@ -272,7 +280,7 @@ class Relay:
         self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
     ) -> None:
         """An attempt failed: pass its target over for a while."""
-        if reason is Reason.SIGNATURE:  # the conversation's, not the provider's
+        if reason is Reason.SIGNATURE or reason is Reason.HEDGED:  # no fault of the provider's
             return
         self.reporter.note_failure(failed.provider.name, reason)
         if reason is Reason.KEY_REFUSED:

@@ -22,7 +22,7 @@ MAX_IDLE_S = 55.0  # many servers hang up at 60 s
 JOINED_BELOW_BYTES = 64 << 10  # smaller requests leave as one piece
 
 
-NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = Body  # as globals: faster than through the class
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE, _ = Body  # as globals: faster than through the class
 
 
 class Consumer(Protocol):
@@ -129,11 +129,13 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             if self._body is None:
                 data = self._read_head(data, consumer)
-            if data and self.consumer is consumer:
-                self._read_body(data, consumer)
+            if data and self.consumer is not None:
+                self._read_body(data, self.consumer)
         except UpstreamBroken:
+            now, self.consumer = self.consumer, None
             self.abandon()
-            consumer.answer_broken(is_stale=False)
+            if now is not None:
+                now.answer_broken(is_stale=False)
         consumer.flush()
 
     def _read_head(self, data: bytes, consumer: Consumer) -> bytes:
@@ -173,8 +175,8 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             rest = len(data) - walker.rest_at
             consumer.body_received(data[: walker.rest_at] if rest else data, walker.ranges)
-            if self.consumer is consumer:
-                self._end(consumer, has_rest=rest > 0)
+            if self.consumer is not None:  # it may be another one by now (shell/rival.py)
+                self._end(self.consumer, has_rest=rest > 0)
             return
         size = len(data)
         if self._body is LENGTH:
@@ -182,8 +184,8 @@ class UpstreamConnection(asyncio.Protocol):
             if rest >= 0:
                 size, self._left = self._left, 0
                 consumer.body_received(data[:size] if rest else data, [(0, size)])
-                if self.consumer is consumer:
-                    self._end(consumer, has_rest=rest > 0)
+                if self.consumer is not None:
+                    self._end(self.consumer, has_rest=rest > 0)
                 return
             self._left -= size
         consumer.body_received(data, [(0, size)])

@@ -15,9 +15,11 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_data.core.budget import Allowance
+from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
+from ccr_data.core.hedging import Hedging
 from ccr_data.core.matching import Conditions, RequestClass
 from ccr_data.core.records import (
     AttemptRecord,
@@ -30,9 +32,12 @@ from ccr_data.core.records import (
     Tokens,
 )
 from ccr_data.core.snapshot import (
+    NEVER_S,
     AuthMode,
     AuthPolicy,
     AuthStyle,
+    AwsCredentials,
+    AwsSigning,
     Candidate,
     Key,
     KeySelection,
@@ -49,19 +54,34 @@ from ccr_data.core.snapshot import (
     SystemTurns,
     Timeouts,
     Traits,
+    WireFormat,
 )
+from ccr_data.core.waiting import QueueRules
 
 _TYPES = {
     snapshot_pb2.PROVIDER_TYPE_ANTHROPIC: ProviderType.ANTHROPIC,
     snapshot_pb2.PROVIDER_TYPE_ZAI: ProviderType.ZAI,
     snapshot_pb2.PROVIDER_TYPE_OLLAMA: ProviderType.OLLAMA,
     snapshot_pb2.PROVIDER_TYPE_COMPATIBLE: ProviderType.COMPATIBLE,
+    snapshot_pb2.PROVIDER_TYPE_BEDROCK: ProviderType.BEDROCK,
+    snapshot_pb2.PROVIDER_TYPE_AZURE: ProviderType.AZURE,
+    snapshot_pb2.PROVIDER_TYPE_VERTEX: ProviderType.VERTEX,
+    snapshot_pb2.PROVIDER_TYPE_CLAUDE_AWS: ProviderType.CLAUDE_AWS,
+    snapshot_pb2.PROVIDER_TYPE_CLAUDE_GCP: ProviderType.CLAUDE_GCP,
 }
 _STYLES = {
     snapshot_pb2.AUTH_STYLE_X_API_KEY: AuthStyle.X_API_KEY,
     snapshot_pb2.AUTH_STYLE_BEARER: AuthStyle.BEARER,
     snapshot_pb2.AUTH_STYLE_BOTH: AuthStyle.BOTH,
     snapshot_pb2.AUTH_STYLE_NONE: AuthStyle.NONE,
+    snapshot_pb2.AUTH_STYLE_SIGV4: AuthStyle.SIGV4,
+    snapshot_pb2.AUTH_STYLE_AZURE: AuthStyle.AZURE,
+}
+_WIRE_FORMATS = {
+    snapshot_pb2.WIRE_FORMAT_UNSPECIFIED: WireFormat.ANTHROPIC,
+    snapshot_pb2.WIRE_FORMAT_ANTHROPIC: WireFormat.ANTHROPIC,
+    snapshot_pb2.WIRE_FORMAT_BEDROCK_INVOKE: WireFormat.BEDROCK_INVOKE,
+    snapshot_pb2.WIRE_FORMAT_VERTEX: WireFormat.VERTEX,
 }
 _SYSTEM_TURNS = {
     snapshot_pb2.SYSTEM_TURNS_PASS: SystemTurns.PASS,
@@ -116,6 +136,8 @@ _OUTCOMES = {
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _PATH = re.compile(r"(/[!-~]+)?")
+_BETA = re.compile(r"[A-Za-z0-9._-]+")
+_AWS_NAME = re.compile(r"[a-z0-9-]+")  # of a region or a service: it stands between slashes in a signature
 _FRAMING = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding"))
 
 
@@ -134,10 +156,12 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
     _require(
         all(len(client.key_sha256) == 32 for client in message.auth.clients), "a client's key hash is not 32 bytes"
     )
+    sharing = max(1, message.relay.sharing_nodes)
     auth = AuthPolicy(
         _AUTH_MODES[message.auth.mode],
         {client.key_sha256: client.name for client in message.auth.clients},
         message.auth.allow_subscription,
+        {client.name: rules for client in message.auth.clients if (rules := _client_rules(client, sharing)) is not None},
     )
     providers = {provider.name: _provider(provider) for provider in message.providers}
     _require(len(providers) == len(message.providers), "two providers have the same name")
@@ -146,6 +170,23 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
     _require(is_last_open, "the last route does not fit every request")
     prices = tuple(_price(price, "prices") for price in message.prices)
     return Snapshot(message.version, auth, providers, routes, _relay(message.relay), prices)
+
+
+def _client_rules(message: snapshot_pb2.Client, sharing_nodes: int) -> ClientRules | None:
+    """This node's part of a client's limits; None if it has none."""
+    limits = (message.limits.requests, message.limits.tokens, message.limits.concurrency)
+    _require(min(limits) >= 0, f"a limit of client {message.name} is negative")
+    if not any(limits) and not message.HasField("spent_until"):
+        return None
+    requests, tokens, concurrency = (max(1, limit // sharing_nodes) if limit else 0 for limit in limits)
+    return ClientRules(
+        requests, tokens, concurrency, message.spent_until.seconds if message.HasField("spent_until") else 0.0, message.spent_budget
+    )
+
+
+def _queue(message: snapshot_pb2.QueuePolicy) -> QueueRules:
+    _require(message.max_depth > 0, "relay.queue.max_depth is not positive")
+    return QueueRules(_seconds(message.max_wait, "relay.queue.max_wait"), message.max_depth)
 
 
 def _require(holds: bool, reason: str) -> None:
@@ -159,6 +200,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
     _require(message.type in _TYPES, f"{where}: its type is unknown to this node")
     _require(message.auth_style in _STYLES, f"{where}: its auth style is unknown to this node")
     _require(message.traits.system_turns in _SYSTEM_TURNS, f"{where}: its system_turns are unknown to this node")
+    _require(message.wire_format in _WIRE_FORMATS, f"{where}: its wire format is unknown to this node")
     _require(message.key_selection in _KEY_SELECTIONS, f"{where}: its key selection is unknown to this node")
     _require(0 <= message.price_factor < math.inf, f"{where}: its price factor is no number of 0 or more")
     headers = tuple((header.name, header.value) for header in message.headers)
@@ -168,8 +210,15 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         ),
         f"{where}: a header is malformed, or not the configuration's to set",
     )
+    _require(
+        all(_BETA.fullmatch(beta) for beta in message.betas.renamed.values()),
+        f"{where}: a beta's new name is malformed",
+    )
     origin, path = _origin(message, where)
-    keys = tuple(_key(key, where) for key in message.keys)
+    is_signed = message.auth_style == snapshot_pb2.AUTH_STYLE_SIGV4
+    signing = message.aws_signing
+    _require(not is_signed or _is_signable(signing), f"{where}: what to sign for is missing or malformed")
+    keys = tuple(_key(key, where, is_signed=is_signed) for key in message.keys)
     _require(len({key.label for key in keys}) == len(keys), f"{where}: two keys have the same label")
     return Provider(
         name=message.name,
@@ -194,6 +243,9 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
             _seconds(message.timeouts.connect, f"{where}: timeouts.connect"),
             _seconds(message.timeouts.first_byte, f"{where}: timeouts.first_byte"),
             _seconds(message.timeouts.idle, f"{where}: timeouts.idle"),
+            _seconds(message.timeouts.total, f"{where}: timeouts.total")
+            if message.timeouts.HasField("total")
+            else math.inf,
         ),
         headers=headers,
         allowed_betas=None if message.betas.forward_all else frozenset(message.betas.allowed),
@@ -203,6 +255,10 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         price_factor=message.price_factor if message.HasField("price_factor") else 1.0,
         is_enabled=message.enabled,
         is_open=message.circuit in (snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_HALF_OPEN),
+        wire_format=_WIRE_FORMATS[message.wire_format],
+        aws_signing=AwsSigning(signing.region, signing.service) if is_signed else None,
+        renamed_betas=tuple(message.betas.renamed.items()),
+        dropped_betas=frozenset(message.betas.dropped),
     )
 
 
@@ -217,21 +273,44 @@ def _origin(message: snapshot_pb2.Provider, where: str) -> tuple[Origin, str]:
     return Origin(url.scheme, url.hostname or "", port, message.ca_pem), url.path
 
 
-def _key(message: snapshot_pb2.Key, where: str) -> Key:
+def _is_signable(signing: snapshot_pb2.AwsSigning) -> bool:
+    return all(_AWS_NAME.fullmatch(part) for part in (signing.region, signing.service))
+
+
+def _key(message: snapshot_pb2.Key, where: str, *, is_signed: bool) -> Key:
     _require(message.state in _KEY_STATES, f"{where}: the state of key {message.label} is unknown to this node")
     state = _KEY_STATES[message.state]
-    has_secret = bool(message.secret) or state is KeyState.DISABLED
+    aws = None
+    if is_signed:
+        given = message.aws
+        aws = AwsCredentials(given.access_key_id, given.secret_access_key, given.session_token)
+    has_secret = bool(aws.access_key_id and aws.secret_access_key) if aws else bool(message.secret)
+    has_secret = has_secret or state is KeyState.DISABLED
     _require(bool(message.label) and has_secret, f"{where}: a key lacks its label or secret")
+    sent = (message.secret,) if aws is None else (aws.access_key_id, aws.session_token)
     _require(
-        _HEADER_VALUE.fullmatch(message.secret) is not None and message.secret == message.secret.strip(),
+        all(_HEADER_VALUE.fullmatch(text) is not None and text == text.strip() for text in sent),
         f"{where}: key {message.label} has characters that no header can carry",
     )
+    expires_at_s = NEVER_S
+    if message.HasField("expires_at"):
+        expires_at_s = message.expires_at.seconds + message.expires_at.nanos / 1e9
     _require(message.weight > 0, f"{where}: key {message.label} has no weight")
     limits = Allowance(
         message.limits.requests, message.limits.input_tokens, message.limits.output_tokens, message.limits.tokens
     )
     _require(min(limits) >= 0, f"{where}: a limit of key {message.label} is negative")
-    return Key(message.label, message.secret, message.scope, message.weight, message.priority, limits, state)
+    return Key(
+        message.label,
+        message.secret,
+        message.scope,
+        message.weight,
+        message.priority,
+        limits,
+        state,
+        aws,
+        expires_at_s,
+    )
 
 
 def _price(message: snapshot_pb2.ModelPrice, where: str) -> ModelPrice:
@@ -289,8 +368,15 @@ def _relay(message: snapshot_pb2.RelayPolicy) -> RelayPolicy:
         has_session_affinity=message.session_affinity,
         spent_rest_s=_seconds(message.spent_rest, "relay.spent_rest") if message.HasField("spent_rest") else 3600.0,
         sharing_nodes=max(1, message.sharing_nodes),
+        hedging=_hedging(message.hedging) if message.HasField("hedging") else None,
         drops_last_candidate=message.drop_last_candidate,
+        queue=_queue(message.queue) if message.HasField("queue") else None,
     )
+
+
+def _hedging(message: snapshot_pb2.HedgingPolicy) -> Hedging:
+    _require(0 < message.max_share <= 1, "relay.hedging.max_share is not between 0 and 1")
+    return Hedging(_seconds(message.after, "relay.hedging.after"), message.max_share)
 
 
 def _seconds(duration: Duration, where: str) -> float:
@@ -325,21 +411,29 @@ def fill_record(message: usage_pb2.RequestRecord, record: Record) -> None:
     message.request_bytes = record.request_bytes
     message.answer_bytes = record.answer_bytes
     message.snapshot_version = record.snapshot_version
+    if record.queued_s:
+        message.queued_us = int(record.queued_s * 1e6)
     if record.upstream_request_id:
         message.upstream_request_id = record.upstream_request_id
     if record.decision is not None:
-        _fill_decision(message.decision, record.decision, record.model_asked)
+        fill_decision(message.decision, record.decision, record.model_asked)
 
 
-def _fill_decision(message: usage_pb2.Decision, decision: Decision, model_asked: str) -> None:
+def fill_decision(
+    message: usage_pb2.Decision, decision: Decision, model_asked: str, most: int | None = _MOST_TOLD
+) -> None:
+    """Write a decision into a new message, with `most` of its candidates and of what was passed over."""
     message.strategy = decision.strategy.value
     message.candidate_count = len(decision.targets)
-    for target in decision.targets[:_MOST_TOLD]:
+    scores = decision.scores()
+    for target in decision.targets[:most]:
         told = message.candidates.add()
         told.provider = target.provider.name
         told.key_label = target.label
         told.model = target.model or model_asked
-    for what, why in decision.passed_over[:_MOST_TOLD]:
+        if scores and (score := scores.get((told.provider, told.model))) is not None:
+            told.score = score
+    for what, why in decision.passed_over[:most]:
         over = message.passed_over.add()
         over.what = what
         over.why = why
