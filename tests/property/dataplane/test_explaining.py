@@ -39,7 +39,7 @@ NOW_S = 100.0
 SALT = b"salt"
 
 KEYS = st.lists(
-    st.tuples(st.integers(1, 3), st.integers(0, 1), st.sampled_from(list(KeyState)), st.sampled_from([0, 2])),
+    st.tuples(st.integers(1, 3), st.integers(0, 1), st.sampled_from(list(KeyState)), st.sampled_from([0, 1])),
     min_size=1,
     max_size=3,
 )
@@ -149,7 +149,7 @@ def test_it_is_what_the_plan_then_does(
     has_pin: bool,
 ) -> None:
     """With the same rolls; and asked twice it says the same, as nothing has moved."""
-    known, limits, pins = snapshot(shapes, strategy, keeps_last), Limits(), Pins()
+    known, pins = snapshot(shapes, strategy, keeps_last), Pins()
     limits = limits_of(known)
     node = used_node(known, steps, limits)
     if has_pin:
@@ -164,11 +164,14 @@ def test_it_is_what_the_plan_then_does(
     assert again == said
     pin = pins.of(key_of(SALT, "s", "", "m"), NOW_S) if of.session and not of.subagent else None
     needs = Needs(of.count_tokens, of.documents, of.client == "subscription", of.streams and not of.count_tokens)
+    done, problem = None, ""
     try:
         done = plan(known.routed("m"), "m", needs, pin, node, NOW_S, random.Random(seed).random)
     except RequestError as error:
+        problem = str(error)
+    if done is None:
         assert said.status in (404, 529)
-        assert said.problem == str(error)
+        assert said.problem == problem
         return
     assert said.decision is not None
     assert said.decision.pin is done.pin
