@@ -1,0 +1,186 @@
+"""Requests that nobody sent: who may ask, what leaves them out, and candidates without secrets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ccr_data.core.budget import Allowance
+from ccr_data.core.explaining import Explained, Hypothetical, View, explain
+from ccr_data.core.limits import Limits
+from ccr_data.core.pins import Pins, key_of
+from ccr_data.core.records import PinUse
+from ccr_data.core.routing import NodeState
+from ccr_data.core.snapshot import (
+    AuthMode,
+    AuthPolicy,
+    AuthStyle,
+    Candidate,
+    Key,
+    KeyState,
+    Origin,
+    Provider,
+    ProviderType,
+    RelayPolicy,
+    Route,
+    Snapshot,
+    Strategy,
+)
+from ccr_data.shell.asking import candidate, understood
+from ccr_data.shell.budgeting import Budgeting
+from ccr_rpc.v1 import snapshot_pb2
+from support.node_values import snapshot_message
+
+ASKED = Hypothetical("claude-x")
+
+
+def provider(name: str, *keys: Key, **more: object) -> Provider:
+    origin = Origin("https", name, 443)
+    own = keys or (Key("k", "secret", ""),)
+    return replace(Provider(name, ProviderType.ANTHROPIC, origin, "", AuthStyle.X_API_KEY, own), **more)  # type: ignore[arg-type]
+
+
+def view_of(*providers: Provider, strategy: Strategy = Strategy.FAILOVER, auth: AuthPolicy | None = None) -> View:
+    route = Route("all", (), tuple(Candidate(one.name, None, only_served=True) for one in providers), strategy)
+    named = {one.name: one for one in providers}
+    known = Snapshot(7, auth or AuthPolicy(AuthMode.NONE), named, (route,), RelayPolicy(max_body_bytes=1 << 20))
+    budgeting = Budgeting()
+    budgeting.follow(known)
+    return View(known, NodeState(), Pins(), budgeting.limits, b"salt", 100.0)
+
+
+def ask(view: View, of: Hypothetical = ASKED) -> Explained:
+    return explain(of, view, lambda: 0.5)
+
+
+def first(said: Explained) -> str:
+    assert said.decision is not None
+    return said.decision.targets[0].provider.name
+
+
+def test_only_known_clients_have_requests() -> None:
+    view = view_of(provider("a"), auth=AuthPolicy(AuthMode.KEYS, {b"1" * 32: "laptop"}))
+
+    assert ask(view).status == 0  # nobody in particular
+    assert ask(view, replace(ASKED, client="laptop")).status == 0
+    for stranger, hint in (("lapdog", "server.auth.keys"), ("subscription", "allow_subscription")):
+        said = ask(view, replace(ASKED, client=stranger))
+        assert (said.status, said.route, said.decision) == (401, "", None)
+        assert hint in said.problem
+
+
+def test_what_could_never_serve_it_is_named() -> None:
+    """So that a person sees why a candidate is not in the list at all."""
+    view = view_of(
+        provider("a", Key("on", "s", ""), Key("off", "", "", state=KeyState.DISABLED)),
+        provider("b", is_enabled=False),
+        provider("c", serves=("glm-*",)),
+        provider("d", is_open=True),
+    )
+    said = ask(view)
+
+    assert first(said) == "a"
+    assert said.decision is not None
+    assert said.decision.passed_over == [
+        ("d", "circuit open"),
+        ("a/off", "key disabled"),
+        ("b", "disabled"),
+        ("c", "does not serve the model"),
+    ]
+
+
+def test_a_refusal_says_why_each_candidate_was_left_out() -> None:
+    said = ask(
+        view_of(provider("a", is_open=True), provider("b", is_enabled=False)), replace(ASKED, client="subscription")
+    )
+    assert said.status == 401
+
+    view = view_of(provider("a", serves=("glm-*",)), provider("b", serves=("glm-*",)))
+    said = ask(view)
+    assert said.status == 404
+    assert "claude-x" in said.problem
+    assert said.decision is not None
+    assert said.decision.passed_over == [("a", "does not serve the model"), ("b", "does not serve the model")]
+
+
+def test_accounts_without_room_come_last_and_are_asked_for_nothing() -> None:
+    limit = Allowance(requests=1)
+    view = view_of(provider("a", Key("k", "s", "", limits=limit)), provider("b", Key("k", "s", "", limits=limit)))
+    assert first(ask(view)) == "a"
+    assert view.limits.uses(100.0) == []  # not even a budget was made
+
+    assert view.limits.first_with_room([(("a", "k"), "claude-x")], 100, 100.0)[0] == 0
+    said = ask(view)
+    assert first(said) == "b"
+    assert said.decision is not None
+    assert said.decision.passed_over == [("a/k", "no room")]
+    assert [use.asked for use in view.limits.uses(100.0)] == [1]
+
+    assert view.limits.first_with_room([(("b", "k"), "claude-x")], 100, 100.0)[0] == 0
+    said = ask(view)
+    assert (said.status, first(said)) == (429, "a")
+    assert "rate limit" in said.problem
+    assert ask(view, replace(ASKED, count_tokens=True)).status == 0  # that counts in no budget
+
+
+def test_another_configuration_s_limits_are_tried_on_a_copy() -> None:
+    """With what has been used, and without the limits in force noticing."""
+    budgeting, limits = Budgeting(), {}
+    for rpm in (5, 1):
+        key = Key("k", "s", "", limits=Allowance(requests=rpm))
+        limits[rpm] = view_of(provider("a", key)).snapshot
+    budgeting.follow(limits[5])
+    assert budgeting.limits.first_with_room([(("a", "k"), "m")], 100, 100.0)[0] == 0
+
+    tighter = budgeting.looked_at(limits[1])
+    budget = tighter.looked_at(("a", "k"), "m")
+    assert budget is not None
+    assert budget.room_in_s(100, 100.0) > 0
+    (use,) = budgeting.limits.uses(100.0)
+    assert (use.limits.requests, use.used.requests) == (5, 1)
+    assert budgeting.looked_at(limits[5]) is budgeting.limits
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        replace(ASKED, session="s-1", headers=(("x-claude-code-agent-id", "a1"),)),
+        replace(ASKED, headers=(("x-claude-code-session-id", "s-1"), ("x-claude-code-agent-id", "a1"))),
+    ],
+)
+def test_a_session_goes_where_it_lives(of: Hypothetical) -> None:
+    view = view_of(provider("a"), provider("b"))
+    view.pins.put(key_of(b"salt", "s-1", "a1", "claude-x"), "b", "k", 100.0)
+
+    said = ask(view, of)
+    assert first(said) == "b"
+    assert said.decision is not None
+    assert said.decision.pin is PinUse.KEPT
+    assert first(ask(view, replace(ASKED, session="s-1"))) == "a"
+    assert first(ask(view, replace(ASKED, session="s-1", subagent=True))) == "a"  # which subagent is not said
+
+
+def test_a_request_that_is_none_gets_what_it_deserves() -> None:
+    view = view_of(provider("a"))
+
+    assert ask(view, Hypothetical("")).status == 400
+    assert ask(view, replace(ASKED, input_tokens=1 << 40)).status == 413
+    assert ask(view, replace(ASKED, headers=(("a b", "c"),))).status == 400
+
+
+def test_a_candidate_may_come_without_its_secrets() -> None:
+    message = snapshot_message(0, secret="")
+    message.providers[0].keys.add(label="off", weight=1, state=snapshot_pb2.KEY_STATE_DISABLED)
+    signed = snapshot_pb2.Provider()
+    signed.CopyFrom(message.providers[0])
+    signed.name, signed.auth_style = "signed", snapshot_pb2.AUTH_STYLE_SIGV4
+    signed.aws_signing.region, signed.aws_signing.service = "eu-west-1", "bedrock"
+    message.providers.append(signed)
+    known = candidate(message)
+    assert [key.label for key in known.providers["p0"].keys] == ["k", "off"]
+
+    message.routes[0].candidates[0].provider = "nobody"
+    question = understood(snapshot_pb2.RouteQuestion(id=3, candidate=message))
+    assert question.candidate is None
+    assert "there is no provider nobody" in question.refusal
+    assert Limits().looked_at(("a", "b"), "m") is None
