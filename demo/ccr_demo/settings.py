@@ -29,6 +29,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     record_last: int = 1_000  # requests kept for /__demo/requests
     record_bytes: int = 256 * 1024 * 1024  # and of these, at most so much of bodies
     seed: str = "demo"  # of all identifiers
+    cloud: str = ""  # the cloud it plays (`ccr_demo.clouds`); empty: the Claude API
+    cloud_region: str = "us-east-1"  # in AWS's signatures
+    cloud_keys: dict[str, str] = msgspec.field(default_factory=dict)  # AWS access key id -> secret access key
+    expired_tokens: tuple[str, ...] = ()  # bearer or session tokens that a cloud calls expired
+    split_bytes: int = 0  # a cloud's frames come in pieces of so many bytes
+    corrupt_frame: int = 0  # the n-th frame of a stream is damaged
+    truncate_frame: int = 0  # in the middle of the n-th frame a stream ends
 
 
 def changed(settings: Settings, changes: object) -> Settings:
