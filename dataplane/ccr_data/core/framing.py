@@ -20,12 +20,13 @@ _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+')
 
 
 class Body(enum.Enum):
-    """How the upstream delimits an answer's body."""
+    """How an answer's body is delimited."""
 
     NONE = 0
     LENGTH = 1
     CHUNKED = 2
     UNTIL_CLOSE = 3
+    CONVERTED = 4  # made of what the upstream said: pieces of payload only
 
 
 class Passing(enum.Enum):
@@ -37,7 +38,7 @@ class Passing(enum.Enum):
 
 
 # As globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
-NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = Body
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE, CONVERTED = Body
 VERBATIM, RECHUNKED, PAYLOAD = Passing
 
 
@@ -58,7 +59,7 @@ def passing_of(body: Body, *, is_http10: bool, has_begun: bool) -> Passing:
         return PAYLOAD
     if has_begun:
         return VERBATIM if body is CHUNKED else RECHUNKED
-    if body is UNTIL_CLOSE:
+    if body is UNTIL_CLOSE or body is CONVERTED:
         return PAYLOAD if is_http10 else RECHUNKED
     return VERBATIM
 

@@ -33,7 +33,7 @@ def prepare(request: ClientRequest, target: Target) -> UpstreamRequest:
     provider = target.provider
     head = request.head
     lines = head.lines
-    if provider.headers or provider.allowed_betas is not None:
+    if provider.edits_lines:
         lines = own_lines(lines, provider)
     body: tuple[bytes, ...] = (request.body,)
     size = len(request.body)
@@ -73,14 +73,28 @@ def own_lines(lines: list[bytes], provider: Provider) -> list[bytes]:
         lower = name.lower()
         if lower in replaced:
             continue
-        if lower == b"anthropic-beta" and provider.allowed_betas is not None:
-            betas = [beta.strip() for beta in value.split(b",")]
-            allowed = [beta for beta in betas if beta.decode("latin-1") in provider.allowed_betas]
-            if allowed:
-                kept.append(name + b": " + b",".join(allowed))
+        if lower == b"anthropic-beta":
+            betas = own_betas(value, provider)
+            if betas:
+                kept.append(name + b": " + ",".join(betas).encode("latin-1"))
             continue
         kept.append(line)
     return kept
+
+
+def own_betas(value: bytes, provider: Provider) -> list[str]:
+    """The values of an `anthropic-beta` header that the provider takes, by the names it has for them, each once."""
+    renamed = dict(provider.renamed_betas)
+    betas = [beta.strip() for beta in value.decode("latin-1").split(",")]
+    return list(dict.fromkeys(renamed.get(beta, beta) for beta in betas if beta and provider.takes_beta(beta)))
+
+
+def system_turns_fitted(request: ClientRequest, provider: Provider) -> ClientRequest:
+    """The request with its system turns as the provider takes them; the same one if nothing is to be done. Raises BadRequest."""
+    if provider.traits.system_turns is SystemTurns.PASS or not _SYSTEM_ROLE.search(request.body):
+        return request
+    body = without_system_turns(request.body, provider)
+    return ClientRequest(request.head, body, peek(body), request.own_token)
 
 
 def without_system_turns(body: bytes, provider: Provider) -> bytes:

@@ -28,9 +28,9 @@ from ccr_data.core.sse import UsageTap, note_json_usage
 from ccr_data.providers.adapter import ClientRequest
 
 if TYPE_CHECKING:
+    from ccr_data.shell.cloud_connection import Upstream
     from ccr_data.shell.http_server import ClientConnection
     from ccr_data.shell.relay import Relay
-    from ccr_data.shell.upstream import UpstreamConnection
 
 MAX_READ_ANSWER_BYTES = 1 << 20  # larger answers that are not streams go uncounted
 
@@ -98,7 +98,7 @@ class Answering:
         self._began_s = perf_counter()
         self._last_sent_s = relay.clock_s
         self._deadline_s = 0.0
-        self._upstream: UpstreamConnection | None = None
+        self._upstream: Upstream | None = None
         self._walker: ChunkWalker | None = None  # over the answer's chunks, if it has any
         self._target: Target = target
         self._head: AnswerHead | None = None

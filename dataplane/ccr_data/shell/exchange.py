@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
@@ -29,6 +29,7 @@ from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
 from ccr_data.core.sse import Beginning
 from ccr_data.core.thinking import MAX_ANSWER_BYTES
+from ccr_data.providers import clouds
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
 from ccr_data.shell.answering import (
@@ -43,10 +44,12 @@ from ccr_data.shell.answering import (
     Answering,
 )
 from ccr_data.shell.budgeting import ORGANISATION
+from ccr_data.shell.cloud_connection import CloudConnection
 from ccr_data.shell.mending import Mending, Pieces, fitted, payload_of
 from ccr_data.shell.rival import Rival
 
 if TYPE_CHECKING:
+    from ccr_data.shell.cloud_connection import Upstream
     from ccr_data.shell.http_server import ClientConnection
     from ccr_data.shell.relay import Relay
     from ccr_data.shell.upstream import UpstreamConnection
@@ -226,14 +229,20 @@ class Exchange(Answering):
 
     def _send(self, connection: UpstreamConnection, request: ClientRequest) -> None:
         target = self._target
+        upstream: Upstream = connection
         try:
-            upstream_request = prepare(self._fitted(request, target), target)
+            fitted_request = self._fitted(request, target)
+            if target.is_cloud:
+                upstream = CloudConnection(connection, fitted_request, target)
+                upstream_request = clouds.prepare(fitted_request, target, time())
+            else:
+                upstream_request = prepare(fitted_request, target)
         except RequestError as error:
             self._relay.pool.give_back(connection)
             self._refuse(error)
             return
-        self._upstream = connection
-        connection.send(self, request.head.method, upstream_request)
+        self._upstream = upstream
+        upstream.send(self, request.head.method, upstream_request)
         self._deadline_s = self._relay.clock_s + target.provider.timeouts.first_byte_s
         if not self.record.overhead_s:
             self.record.overhead_s = perf_counter() - self._began_s
@@ -327,7 +336,12 @@ class Exchange(Answering):
         request = self._request
         try:
             if request is not None:
-                connection.send(rival, request.head.method, prepare(self._fitted(request, rival.target), rival.target))
+                fitted_request, target = self._fitted(request, rival.target), rival.target
+                if target.is_cloud:
+                    rival.connection = CloudConnection(connection, fitted_request, target)
+                    rival.connection.send(rival, request.head.method, clouds.prepare(fitted_request, target, time()))
+                else:
+                    connection.send(rival, request.head.method, prepare(fitted_request, target))
                 return True
         except RequestError:
             pass

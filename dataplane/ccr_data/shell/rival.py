@@ -20,6 +20,7 @@ from ccr_data.core.sse import Beginning
 from ccr_data.shell.mending import Pieces
 
 if TYPE_CHECKING:
+    from ccr_data.shell.cloud_connection import Upstream
     from ccr_data.shell.exchange import Exchange
     from ccr_data.shell.upstream import Pool, UpstreamConnection
 
@@ -52,7 +53,7 @@ class Rival:
         self.attempt = attempt
         self.part = part
         self.connecting: asyncio.Task[None] | None = None
-        self.connection: UpstreamConnection | None = None
+        self.connection: Upstream | None = None
         self.head: AnswerHead | None = None
         self.body = Body.NONE
         self.held: Pieces = []
