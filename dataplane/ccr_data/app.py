@@ -161,6 +161,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
 
     def take_lease(lease: Lease) -> None:
         relay.budgeting.limits.take_lease(lease)
+        relay.waiting.wake()
 
     reporter = Reporter(
         node,

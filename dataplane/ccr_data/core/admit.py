@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.errors import FromWebPage, Unauthorized
 from ccr_data.core.snapshot import AuthMode, AuthPolicy
 
@@ -23,6 +24,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 
     client: str  # name of the relay key's holder; empty where no key is needed
     own_token: bytes | None = None  # a subscription token, to be passed on
+    rules: ClientRules | None = None  # what it may do; None: anything
 
     def __repr__(self) -> str:
         return f"Admitted(client={self.client!r})"
@@ -39,7 +41,7 @@ def admit(policy: AuthPolicy, special: dict[bytes, bytes]) -> Admitted:
             digest = sha256(credential).digest()
             name = policy.clients.get(digest)
             if name is not None:
-                return Admitted(name)
+                return Admitted(name, None, policy.rules.get(name) if policy.rules else None)
     if policy.allow_subscription and bearer.startswith(SUBSCRIPTION_PREFIX):
         if policy.mode is AuthMode.NONE:
             refuse_web_pages(special)

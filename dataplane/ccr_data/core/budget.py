@@ -206,6 +206,12 @@ class Budget:
         self._advance(int(now_s * SLOTS_PER_S))
         return self._used_asked
 
+    def note_asked(self, now_s: float) -> None:
+        """A request wants room that it does not try to reserve yet."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        self._asked[self._at % _SLOTS] += 1
+        self._used_asked += 1
+
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def _advance(self, slot: int) -> None:
@@ -377,6 +383,14 @@ class Budget:
             told.wait_s(need, now_s) for told, need in zip(buckets, (1, tokens, out), strict=True) if told is not None
         ]
         return max(waits)
+
+    def sure_wait_s(self, now_s: float) -> float:
+        """Seconds for which there is no room whatever open requests turn out to take; a node's part may grow meanwhile."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        rest_s = max(0.0, self.rest_until_s - now_s)
+        if self.own_limits.requests != self.limits.requests:
+            return rest_s
+        return max(rest_s, self._frees_in_s([self._requests], self._max_requests - 1, 0, now_s))
 
     def _frees_in_s(self, rings: list[list[int]], most: int, held: int, now_s: float) -> float:
         """Until at most this much counts. What open requests hold is taken to be gone within a window."""

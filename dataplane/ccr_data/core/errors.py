@@ -72,6 +72,19 @@ class CircuitsOpen(RequestError):
     """All providers of the model keep failing, and the configuration says not to try them all the same."""
 
 
+class ClientLimited(RequestError):
+    """The client may not ask now: it is at a limit of its own, or has spent its budget."""
+
+    def __init__(self, message: str, retry_after_s: int, *, should_retry: bool) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s  # from 1
+        self.should_retry = should_retry  # whether it is worth while to wait for it
+
+
+class CredentialsExpired(RequestError):
+    """The relay's own credentials for all that could serve the request have ended, and there are no newer ones."""
+
+
 class NotReady(RequestError):
     """No snapshot has ever arrived."""
 

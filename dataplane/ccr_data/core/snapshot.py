@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ccr_data.core.budget import NO_LIMITS, Allowance
+from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.hedging import Hedging
 from ccr_data.core.matching import Asked, Conditions, holds
 from ccr_data.core.patterns import best_fit, fits, fits_any
@@ -267,9 +268,7 @@ class Provider:
     def is_cloud(self) -> bool:
         """Whether an adapter of its own speaks to it (providers/clouds.py), not just the Anthropic-shaped one."""
         return (
-            self.type in _CLOUDS
-            or self.wire_format is not WireFormat.ANTHROPIC
-            or self.auth_style is AuthStyle.SIGV4
+            self.type in _CLOUDS or self.wire_format is not WireFormat.ANTHROPIC or self.auth_style is AuthStyle.SIGV4
         )
 
     def takes_beta(self, beta: str) -> bool:

@@ -6,7 +6,8 @@ counting tokens has others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from time import time
 
 from ccr_data.core import planner
@@ -18,6 +19,7 @@ from ccr_data.core.snapshot import Snapshot, Target
 
 ORGANISATION = b"anthropic-organization-id"
 _MAX_NAME = 256
+RETRY_S = 0.05  # where a budget's words and its deeds differ by a rounding
 
 
 class Budgeting:
@@ -29,10 +31,10 @@ class Budgeting:
         self._spent_rest_s = 3600.0
         self._told_s: dict[Scope, float] = {}
 
-    def follow(self, snapshot: Snapshot) -> None:
-        """Requests begin to be served by this snapshot."""
+    def follow(self, snapshot: Snapshot) -> bool:
+        """Requests begin to be served by this snapshot; whether it is another one than before."""
         if snapshot is self._followed:
-            return
+            return False
         self._followed = snapshot
         secrets: dict[Scope, set[str]] = {}
         for provider in snapshot.providers.values():
@@ -45,6 +47,7 @@ class Budgeting:
             {scope: frozenset(found) for scope, found in secrets.items()},
             snapshot.relay.sharing_nodes,
         )
+        return True
 
     def looked_at(self, snapshot: Snapshot) -> Limits:
         """The limits as a snapshot has them, whether or not it is served, with what has been used. To be read only."""
@@ -58,6 +61,46 @@ class Budgeting:
         """Which target takes the request, with room reserved there if that is limited. -1: none has room."""
         places = ((target.scope, target.model or model) for target in targets)
         return self.limits.first_with_room(places, size_bytes, now_s)
+
+    def choose_in_turn(
+        self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float, awaited: set[Hashable]
+    ) -> tuple[int, Reservation | None, float]:
+        """As `choose`, for a request that waits: not where others wait before it, and with the seconds until there may be room.
+
+        Budgets without room are added to those that are waited for. Nothing is noted of a vain try.
+        """
+        found: list[Budget] = []
+        wait_s = math.inf
+        for at, target in enumerate(targets):
+            budget = self.limits.budget(target.scope, target.model or model)
+            if budget is None:
+                return at, None, 0.0
+            if budget in awaited:
+                continue
+            room_in_s = budget.room_in_s(size_bytes, now_s)
+            part = budget.try_reserve(size_bytes, now_s) if room_in_s <= 0 else None
+            if part is not None:
+                return at, part, 0.0
+            found.append(budget)
+            wait_s = min(wait_s, room_in_s or RETRY_S)
+        awaited.update(found)
+        return -1, None, wait_s
+
+    def unlimited(self, targets: Iterable[Target], model: str) -> int:
+        """The first target that nothing limits. -1: all are limited."""
+        return next((at for at, (budget, _) in enumerate(self._of(targets, model)) if budget is None), -1)
+
+    def note_asked(self, targets: Iterable[Target], model: str, now_s: float) -> None:
+        """A request wants room with one of these targets, and does not try: others go before."""
+        for budget, _ in self._of(targets, model):
+            if budget is not None:
+                budget.note_asked(now_s)
+
+    def sure_wait_s(self, targets: Iterable[Target], model: str, now_s: float) -> float:
+        """Seconds for which none of these targets will have room, whatever open requests turn out to take."""
+        return min(
+            (budget.sure_wait_s(now_s) if budget else 0.0 for budget, _ in self._of(targets, model)), default=0.0
+        )
 
     def note_head(self, target: Target, model: str, head: AnswerHead, part: Reservation | None, now_s: float) -> None:
         """An answer from one of our keys begins. Of a crowd of answers a few are enough: at most ten a second and scope."""

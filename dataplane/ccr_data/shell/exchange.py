@@ -14,21 +14,26 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Hashable
 from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
 from ccr_data.core.budget import Reservation
+from ccr_data.core.client_limits import ClientPart
+from ccr_data.core.conversation import name_of
 from ccr_data.core.errors import RequestError
 from ccr_data.core.framing import LAST_CHUNK, Body, chunk, with_own_results_url
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
+from ccr_data.core.matching import offers_tools
 from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
 from ccr_data.core.sse import Beginning
 from ccr_data.core.thinking import MAX_ANSWER_BYTES
+from ccr_data.core.waiting import BACKGROUND, MAIN, SUBAGENT, QueueRules
 from ccr_data.providers import clouds
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.providers.anthropic_shaped import prepare
@@ -46,6 +51,7 @@ from ccr_data.shell.answering import (
 from ccr_data.shell.budgeting import ORGANISATION
 from ccr_data.shell.cloud_connection import CloudConnection
 from ccr_data.shell.mending import Mending, Pieces, fitted, payload_of
+from ccr_data.shell.renewal import Renewal, is_renewable
 from ccr_data.shell.rival import Rival
 
 if TYPE_CHECKING:
@@ -73,6 +79,7 @@ class Exchange(Answering):
     __slots__ = (
         "_attempt",
         "_beginning",
+        "_client_part",
         "_connecting",
         "_ends_s",
         "_hedge_s",
@@ -101,12 +108,14 @@ class Exchange(Answering):
         *,
         session: SessionKey = b"",
         is_rewritten: bool = False,
+        client_part: ClientPart | None = None,
     ) -> None:
         super().__init__(relay, client, request, snapshot, record, targets[0])
         self.session = session  # empty: not known
+        self._client_part = client_part  # of the client's own limits, if it has any
         self._targets = targets
         self._is_rewritten = is_rewritten  # a batch, whose results_url is to lead back here
-        self._connecting: asyncio.Task[None] | asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | asyncio.TimerHandle | Renewal | None = None
         self._loaded: Target | None = None  # whose open requests this one is among
         self._attempt: AttemptRecord | None = None
         self._is_stale_retry = False
@@ -137,12 +146,12 @@ class Exchange(Answering):
         if self._state is not OVER:
             self._next_attempt()
 
-    def _next_attempt(self, *, only_fresh: bool = False) -> None:
+    def _next_attempt(self, *, only_fresh: bool = False, is_chosen: bool = False) -> None:
         """Try the next target; with `only_fresh` the same one again, as its kept-alive connection turned out to be dead."""
         request = self._request
         assert request is not None
         if not only_fresh:
-            if not self._choose(request):
+            if not is_chosen and not self._choose(request):
                 self._no_room()
                 return
             target = self._target
@@ -153,7 +162,8 @@ class Exchange(Answering):
             self._loaded = target
             attempts = self.record.attempts
             self._ends_s = NEVER_S
-            self._attempt = self._noted(target, request, perf_counter() if attempts else self._began_s)
+            is_late = attempts or self.record.queued_s
+            self._attempt = self._noted(target, request, perf_counter() if is_late else self._began_s)
             if target.provider.timeouts.total_s != NEVER_S:
                 self._ends_s = self._relay.clock_s + target.provider.timeouts.total_s
         self._is_stale_retry = only_fresh
@@ -189,6 +199,8 @@ class Exchange(Answering):
         budgeting, targets = self._relay.budgeting, self._targets
         at = 0
         if budgeting.limits.is_active and self._is_limited(targets[0]):
+            if self._relay.waiting.is_busy and self._is_behind_others(targets):
+                return False
             at, self._part = budgeting.choose(targets, self.record.model_asked, len(request.body), perf_counter())
             if at and self.record.decision is not None:
                 full = targets if at < 0 else targets[:at]
@@ -206,9 +218,20 @@ class Exchange(Answering):
             self._give_up(attempts[-1].reason or Reason.RATE_LIMITED)
             return
         assert request is not None
-        answer = self._relay.budgeting.no_room(
-            self._targets, self.record.model_asked, len(request.body), perf_counter()
-        )
+        rules = self._snapshot.relay.queue
+        if rules is not None and self._waits(request, rules):
+            return
+        self._say_no_room(request)
+
+    def _say_no_room(self, request: ClientRequest) -> None:
+        model, now_s = self.record.model_asked, perf_counter()
+        at = self._relay.budgeting.unlimited(self._targets, model)
+        if at >= 0:  # since a moment ago, or the queue was full and had not asked
+            self._target = self._targets.pop(at)
+            self._pool.append(self._target)
+            self._next_attempt(is_chosen=True)
+            return
+        answer = self._relay.budgeting.no_room(self._targets, model, len(request.body), now_s)
         self.record.outcome = FAILED
         self._send_error(429, "rate_limit_error", answer.message, answer.lines)
         self._finish(closes=False)
@@ -262,7 +285,7 @@ class Exchange(Answering):
         return (
             (bool(self._targets) or self._rival is not None)
             and len(self.record.attempts) < policy.max_attempts
-            and perf_counter() - self._began_s < policy.failover_timeout_s
+            and perf_counter() - self._began_s - self.record.queued_s < policy.failover_timeout_s
         )
 
     def _fail(self, reason: Reason) -> None:
@@ -274,8 +297,31 @@ class Exchange(Answering):
             self._take_over(self._rival)
         elif self._has_alternative():
             self._next_attempt()
+        elif self._may_be_renewed(reason):
+            self._state = WAITING
+            self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.first_byte_s  # the renewal's is shorter
+            self._connecting = Renewal(self._relay.store, self._target, self._renewed)
         else:
             self._give_up(reason)
+
+    def _may_be_renewed(self, reason: Reason) -> bool:
+        """Whether the target's credential was refused, for the first time, and a newer one may come."""
+        target = self._target
+        if reason is not Reason.KEY_REFUSED or not is_renewable(target) or self._request is None:
+            return False
+        key = (target.provider.name, target.label)
+        return [(one.provider, one.key_label) for one in self.record.attempts].count(key) == 1
+
+    def _renewed(self, target: Target | None) -> None:
+        """The same target with a newer credential; None: there was none in time."""
+        self._connecting = None
+        if self._state is OVER:
+            return
+        if target is None:
+            self._give_up(Reason.KEY_REFUSED)
+            return
+        self._targets.insert(0, target)
+        self._next_attempt()
 
     def _end_attempt(self, reason: Reason | None) -> None:
         self._detach()
@@ -289,6 +335,7 @@ class Exchange(Answering):
         if part is not None and is_unserved and reason is not None and reason is not Reason.CLIENT_LEFT:
             self._part = None
             part.refund(now_s, is_sent=reason is not Reason.CONNECT)
+            self._relay.waiting.wake()
         if reason is not None and reason is not Reason.CLIENT_LEFT:
             self._relay.note_failure(self._target, reason, self._head, self._snapshot.relay.cooldown_s, now_s)
 
@@ -300,6 +347,51 @@ class Exchange(Answering):
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
+
+    # --- waiting for room (shell/waiting_room.py) -----------------------------------------------------------------
+
+    def _is_behind_others(self, targets: list[Target]) -> bool:
+        """Whether the request is to queue up without looking for room: others were here before."""
+        if self.record.attempts or self._snapshot.relay.queue is None:
+            return False
+        self._relay.budgeting.note_asked(targets, self.record.model_asked, perf_counter())
+        return True
+
+    def _waits(self, request: ClientRequest, rules: QueueRules) -> bool:
+        """Whether the request has a place in the queue, or had and is on its way."""
+        relay, record, now_s = self._relay, self.record, perf_counter()
+        if relay.budgeting.sure_wait_s(self._targets, record.model_asked, now_s) > rules.max_wait_s:
+            return False
+        rank = SUBAGENT if record.agent else MAIN if offers_tools(request.body) else BACKGROUND
+        session = record.session or name_of(request.body, record.client) or record.request_id
+        lane = frozenset((target.scope, target.model) for target in self._targets)
+        record.overhead_s = now_s - self._began_s
+        self._deadline_s = NEVER_S  # the queue's own holds
+        return relay.waiting.enter(self, rules, f"{record.client}\n{session}", rank, (record.model_asked, lane))
+
+    def take_room(self, awaited: set[Hashable], now_s: float) -> float:
+        """Take room for the first attempt, but not where others wait before (core/waiting.py, Take)."""
+        request, targets = self._request, self._targets
+        assert request is not None
+        at, self._part, wait_s = self._relay.budgeting.choose_in_turn(
+            targets, self.record.model_asked, len(request.body), now_s, awaited
+        )
+        if at >= 0:
+            self._target = targets.pop(at)
+            self._pool.append(self._target)
+        return wait_s
+
+    def room_found(self, waited_s: float) -> None:
+        """The room is taken: try the target that it is for."""
+        self.record.queued_s = waited_s
+        self._next_attempt(is_chosen=True)
+
+    def turned_away(self, waited_s: float) -> None:
+        """No room came in time, or others went before."""
+        self.record.queued_s = waited_s
+        request = self._request
+        assert request is not None
+        self._say_no_room(request)
 
     # --- a second attempt beside a slow one -----------------------------------------------------------------------
 
@@ -313,6 +405,7 @@ class Exchange(Answering):
             request is None
             or self._state not in (WAITING, HOLDING)
             or self._rival is not None
+            or self._attempt is None
             or not self._targets
             or not self._has_alternative()
             or not relay.hedges.take()
@@ -371,6 +464,7 @@ class Exchange(Answering):
         self._relay.node.load.leave(rival.target)
         if rival.part is not None:
             rival.part.refund(now_s, is_sent=reason is not Reason.CONNECT)
+            self._relay.waiting.wake()
         self._relay.note_failure(rival.target, reason, rival.head, self._snapshot.relay.cooldown_s, now_s)
 
     def _take_over(self, rival: Rival) -> None:
@@ -452,7 +546,7 @@ class Exchange(Answering):
         if is_limited and (MARK in head.special or ORGANISATION in head.special):
             self._relay.budgeting.note_head(self._target, self.record.model_asked, head, self._part, now_s)
         if (
-            (reason is not None and (self._has_alternative() or self._has_begun))
+            (reason is not None and (self._has_alternative() or self._has_begun or self._may_be_renewed(reason)))
             or (is_limited and reason is Reason.RATE_LIMITED)  # the whole pool may have a better time to tell
             or self._is_rewritten
             or (self._has_begun and not is_stream)
@@ -728,6 +822,8 @@ class Exchange(Answering):
             return
         if self._attempt is not None:
             self._end_attempt(Reason.CLIENT_LEFT)
+        elif self._relay.waiting.is_busy:
+            self.record.queued_s = self._relay.waiting.leave(self) or 0.0
         self._out.clear()
         self.record.outcome = Outcome.CLIENT_LEFT
         self._account()
@@ -762,6 +858,10 @@ class Exchange(Answering):
             part.refund(perf_counter(), is_sent=False)
         elif part is not None:
             part.settle(record.tokens, perf_counter())
+        if part is not None:
+            self._relay.waiting.wake()
+        if self._client_part is not None:
+            self._client_part.over(record, perf_counter())
         head = self._head
         if head is not None:
             record.upstream_request_id = head.special.get(b"request-id", b"").decode("latin-1")

@@ -448,6 +448,7 @@ class Server:
         answer that it is the last, and only who has been idle for a while is hung up on.
         """
         self.is_draining = True
+        self.relay.waiting.end_by(perf_counter() + timeout_s / 2)  # the rest of the time is for those that got room
         if self._door is not None:
             self._door.close()
         if self._sock is not None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from ccr_data.core import answers, catalogue
 from ccr_data.core.admit import Admitted, admit
+from ccr_data.core.client_limits import ClientLimits, ClientPart, ClientRules
 from ccr_data.core.conversation import is_continued, name_of
 from ccr_data.core.errors import (
     BodyTooLarge,
+    ClientLimited,
     NoSuchEndpoint,
     NotReady,
     NotSupported,
@@ -38,6 +40,7 @@ from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import masked, may_hold_secret
 from ccr_data.shell.upstream import Pool
+from ccr_data.shell.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from ccr_data.shell.http_server import ClientConnection
@@ -82,8 +85,10 @@ class Relay:
         self.pins = Pins()
         self.handovers = Handovers()
         self._salt = salt  # of the names of sessions
-        self.node = NodeState()
+        self.node = NodeState(unix_s=time())
         self.budgeting = Budgeting()
+        self.waiting = WaitingRoom()
+        self.clients = ClientLimits()
         self.hedges = HedgeCredit()
         self.exchanges: set[Exchange] = set()
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
@@ -216,6 +221,7 @@ class Relay:
                     wait_s = self._wait_s(pin, targets, body)
                 strategy = routed.route.strategy
                 record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin, planned.scored)
+            held = None if admitted.rules is None or endpoint is COUNT_TOKENS else self._held(admitted.rules, record)
         except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
@@ -231,6 +237,7 @@ class Relay:
             record,
             targets,
             session=session,
+            client_part=held,
         )
         hedging = snapshot.relay.hedging
         if hedging is not None and record.streamed and len(targets) > 1:
@@ -257,11 +264,23 @@ class Relay:
             record.status = 404
             self.reporter.note(record)
             raise NotSupported("no provider of this relay has batches and files")
+        try:
+            held = None if admitted.rules is None else self._held(admitted.rules, record)
+        except ClientLimited as error:
+            record.status = answers.status_of(error)[0]
+            self.reporter.note(record)
+            raise
         is_batch_answer = endpoint is Endpoint.BATCHES and not head.path.endswith(b"/results")
         request = ClientRequest(head, body, None, admitted.own_token)
-        exchange = Exchange(self, client, request, snapshot, record, [chosen], is_rewritten=is_batch_answer)
+        exchange = Exchange(
+            self, client, request, snapshot, record, [chosen], is_rewritten=is_batch_answer, client_part=held
+        )
         exchange.start()
         return exchange
+
+    def _held(self, rules: ClientRules, record: Record) -> ClientPart:
+        """The request's part of what its client may do. Raises ClientLimited."""
+        return self.clients.take(record.client, rules, record.request_bytes, perf_counter(), time())
 
     def _record(
         self, head: RequestHead, body: bytes, snapshot: Snapshot, admitted: Admitted, endpoint: Endpoint
@@ -375,6 +394,9 @@ class Relay:
         """Called a few times a second with time.perf_counter()."""
         self.clock_s = now_s
         self.pool.clock_s = now_s
+        self.node.unix_s = time()
+        if self.waiting.is_busy and self.store.current is not None and self.budgeting.follow(self.store.current):
+            self.waiting.wake()
         for exchange in tuple(self.exchanges):
             exchange.sweep(now_s)
         self.pool.sweep(now_s)

@@ -94,7 +94,7 @@ def _line(record: Record, node: str) -> str:
         f',"thinking_tokens":{tokens.thinking},"request_bytes":{record.request_bytes}'
         f',"answer_bytes":{record.answer_bytes},"snapshot_version":{record.snapshot_version}'
         f',"upstream_request_id":{quote(record.upstream_request_id)},"warning":{_quoted[record.warning]}'
-        f"{_passed_over(record)}}}\n"
+        f"{_passed_over(record)}{_queued(record) if record.queued_s else ''}}}\n"
     )
 
 
@@ -105,6 +105,11 @@ def _passed_over(record: Record) -> str:
         return ""
     words = ",".join([quote(f"{what}: {why}") for what, why in decision.passed_over[:_MOST_TOLD]])
     return f',"passed_over":[{words}]'
+
+
+def _queued(record: Record) -> str:
+    """Only where it waited for room."""
+    return f',"queued_ms":{record.queued_s * 1e3:.1f}'
 
 
 def _beginning(of: tuple[Outcome, str]) -> str:
@@ -178,6 +183,8 @@ def text_line(record: Record, has_colours: bool = False) -> str:
         key = f"/{word(last.key_label)}" if last.key_label else ""
         words.append(f"→ {word(last.provider)}{key}{renamed}")
     words.append(_duration(record))
+    if record.queued_s:
+        words.append(f"queued {record.queued_s:.1f} s")
     tokens = record.tokens
     if tokens.input or tokens.output or tokens.cache_read:
         cached = f"+{tokens.cache_read} cached" if tokens.cache_read else ""

@@ -161,7 +161,11 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
         _AUTH_MODES[message.auth.mode],
         {client.key_sha256: client.name for client in message.auth.clients},
         message.auth.allow_subscription,
-        {client.name: rules for client in message.auth.clients if (rules := _client_rules(client, sharing)) is not None},
+        {
+            client.name: rules
+            for client in message.auth.clients
+            if (rules := _client_rules(client, sharing)) is not None
+        },
     )
     providers = {provider.name: _provider(provider) for provider in message.providers}
     _require(len(providers) == len(message.providers), "two providers have the same name")
@@ -173,14 +177,18 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
 
 
 def _client_rules(message: snapshot_pb2.Client, sharing_nodes: int) -> ClientRules | None:
-    """This node's part of a client's limits; None if it has none."""
+    """A client's limits as far as this node is to hold it to them; None if it has none."""
     limits = (message.limits.requests, message.limits.tokens, message.limits.concurrency)
     _require(min(limits) >= 0, f"a limit of client {message.name} is negative")
     if not any(limits) and not message.HasField("spent_until"):
         return None
     requests, tokens, concurrency = (max(1, limit // sharing_nodes) if limit else 0 for limit in limits)
     return ClientRules(
-        requests, tokens, concurrency, message.spent_until.seconds if message.HasField("spent_until") else 0.0, message.spent_budget
+        requests,
+        tokens,
+        concurrency,
+        message.spent_until.seconds if message.HasField("spent_until") else 0.0,
+        message.spent_budget,
     )
 
 

@@ -1,0 +1,119 @@
+"""May a client ask now? The limits that the configuration gives to holders of relay keys.
+
+Pure. Requests and tokens count in a sliding minute, as accounts' do (core/budget.py), and requests at a time. A node holds clients to
+its part: their limits divided by the nodes that share them. What a client has spent in USD is the control plane's to know: it says
+until when the client is to wait. Times are seconds of the caller's monotonic clock, `unix_s` since 1970.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ccr_data.core.budget import Allowance, Budget, Reservation
+from ccr_data.core.errors import ClientLimited
+from ccr_data.core.records import Outcome, Record
+
+BUSY_RETRY_S = 1  # requests end at any moment
+SOON_S = 30  # beyond this nobody is to wait for it (core/planner.py)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRules:
+    """What one client may do, as far as this node is to see to it. 0: no limit."""
+
+    requests: int = 0  # a minute
+    tokens: int = 0  # a minute, input (without cache reads) and output together
+    concurrency: int = 0  # requests at a time
+    spent_until_s: float = 0.0  # Unix time; until then it is refused
+    spent_budget: str = ""  # what it has spent, in words
+
+
+class ClientPart:
+    """What an open request takes of its client's limits."""
+
+    __slots__ = ("_account", "_reserved")
+
+    def __init__(self, account: ClientAccount, reserved: Reservation | None) -> None:
+        self._account = account
+        self._reserved = reserved
+
+    def over(self, record: Record, now_s: float) -> None:
+        """The request has ended. What went nowhere is not counted, and what was not served took no tokens."""
+        self._account.open_count -= 1
+        part = self._reserved
+        if part is None:
+            return
+        outcome = record.outcome
+        if outcome is Outcome.REFUSED or not record.attempts:
+            part.refund(now_s, is_sent=False)
+        elif outcome is Outcome.FAILED or record.status >= 400:
+            part.refund(now_s)
+        else:
+            part.settle(record.tokens, now_s)
+
+
+@dataclass(slots=True)
+class ClientAccount:
+    """What one client has used."""
+
+    rules: ClientRules
+    budget: Budget
+    open_count: int = 0
+
+
+class ClientLimits:
+    """The clients of one node that have limits. Outlives snapshots."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, ClientAccount] = {}
+
+    def take(self, client: str, rules: ClientRules, size_bytes: int, now_s: float, unix_s: float) -> ClientPart:
+        """A request's part of its client's limits. Raises ClientLimited, which says when to come again."""
+        if rules.spent_until_s > unix_s:
+            raise _spent(client, rules, unix_s)
+        account = self._accounts.get(client)
+        if account is None:
+            self._accounts[client] = account = ClientAccount(rules, Budget(("", client), ""))
+            _follow(account, rules)
+        elif account.rules is not rules:
+            _follow(account, rules)
+        if rules.concurrency and account.open_count >= rules.concurrency:
+            raise ClientLimited(
+                f"client {client} has {account.open_count} requests open, which is all that it may have at a time",
+                BUSY_RETRY_S,
+                should_retry=True,
+            )
+        reserved = None
+        if rules.requests or rules.tokens:
+            reserved = account.budget.try_reserve(size_bytes, now_s)
+            if reserved is None:
+                wait_s = max(1, math.ceil(account.budget.room_in_s(size_bytes, now_s)))
+                raise ClientLimited(
+                    f"client {client} is at its limit of {_worded(rules)}; there is room again in {wait_s} s",
+                    wait_s,
+                    should_retry=wait_s <= SOON_S,
+                )
+        account.open_count += 1
+        return ClientPart(account, reserved)
+
+
+def _follow(account: ClientAccount, rules: ClientRules) -> None:
+    account.rules = rules
+    account.budget.configured = Allowance(requests=rules.requests, tokens=rules.tokens)
+    account.budget.limit_again()
+
+
+def _worded(rules: ClientRules) -> str:
+    limits = ((rules.requests, "requests"), (rules.tokens, "tokens"))
+    return " and ".join(f"{limit} {what} a minute" for limit, what in limits if limit)
+
+
+def _spent(client: str, rules: ClientRules, unix_s: float) -> ClientLimited:
+    until = datetime.fromtimestamp(math.ceil(rules.spent_until_s), UTC)
+    return ClientLimited(
+        f"client {client} has spent its budget of {rules.spent_budget or 'USD'}; it begins anew at {until:%Y-%m-%dT%H:%M:%SZ}",
+        max(1, math.ceil(rules.spent_until_s - unix_s)),
+        should_retry=False,
+    )
