@@ -12,6 +12,7 @@ from ccr_data.core.errors import (
     BodyTooLarge,
     CircuitsOpen,
     ClientLimited,
+    CredentialsExpired,
     FromWebPage,
     HeadTooLarge,
     NoSuchEndpoint,
@@ -39,6 +40,7 @@ _TABLE: dict[type[RequestError], tuple[int, str]] = {
     NotSupported: (404, "not_found_error"),
     NotReady: (503, "api_error"),
     CircuitsOpen: (529, "overloaded_error"),
+    CredentialsExpired: (503, "api_error"),
     ClientLimited: (429, "rate_limit_error"),
 }
 _REASON_PHRASE = {

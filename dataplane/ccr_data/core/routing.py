@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ccr_data.core.errors import CircuitsOpen, NoSuchModel, NotSupported
+from ccr_data.core.errors import CircuitsOpen, CredentialsExpired, NoSuchModel, NotSupported
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason, Scored
@@ -60,10 +60,13 @@ class Turns:
 class Cooldowns:
     """A node's short memory of targets that just failed. Times are the loop's clock."""
 
-    __slots__ = ("_until",)
+    __slots__ = ("_refused", "_until")
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, str], float] = {}
+        self._refused: dict[
+            tuple[str, str], object
+        ] = {}  # what of a key was refused: it says nothing of the key's next token
 
     def __bool__(self) -> bool:
         return bool(self._until)
@@ -72,16 +75,21 @@ class Cooldowns:
         """Pass the target over until then; its whole provider, where another key would not help."""
         key = (target.provider.name, "" if reason.is_of_provider else target.label or "-")
         self._until[key] = max(until_s, self._until.get(key, 0.0))
+        if reason is Reason.KEY_REFUSED and target.key is not None:
+            self._refused[key] = target.key.material
+        else:
+            self._refused.pop(key, None)
 
     def clear(self, target: Target) -> None:
         """The target served a request."""
         if self._until:
             self._until.pop((target.provider.name, ""), None)
             self._until.pop((target.provider.name, target.label or "-"), None)
+            self._refused.pop((target.provider.name, target.label or "-"), None)
 
     def rest_s(self, target: Target, now_s: float) -> float:
         """How long the target's key alone still rests; 0 if it does not, or if its whole provider cools down."""
-        if self._is_live((target.provider.name, ""), now_s):
+        if self._is_live((target.provider.name, ""), now_s) or self._is_renewed(target):
             return 0.0
         return max(0.0, self._until.get((target.provider.name, target.label or "-"), 0.0) - now_s)
 
@@ -90,7 +98,19 @@ class Cooldowns:
         if not self._until:
             return False
         name = target.provider.name
-        return self._is_live((name, ""), now_s) or self._is_live((name, target.label or "-"), now_s)
+        if self._is_live((name, ""), now_s):
+            return True
+        return not self._is_renewed(target) and self._is_live((name, target.label or "-"), now_s)
+
+    def _is_renewed(self, target: Target) -> bool:
+        """Whether what was refused of the target's key is no longer what it has. Then it does not rest."""
+        key = (target.provider.name, target.label or "-")
+        refused = self._refused.get(key)
+        if refused is None or target.key is None or refused == target.key.material:
+            return False
+        del self._refused[key]
+        self._until.pop(key, None)
+        return True
 
     def _is_live(self, key: tuple[str, str], now_s: float) -> bool:
         until = self._until.get(key)
@@ -98,6 +118,7 @@ class Cooldowns:
             return False
         if until <= now_s:
             del self._until[key]
+            self._refused.pop(key, None)
             return False
         return True
 
@@ -110,10 +131,11 @@ class NodeState:
     cooldowns: Cooldowns = field(default_factory=Cooldowns)
     load: Load = field(default_factory=Load)
     latencies: Latencies = field(default_factory=Latencies)
+    unix_s: float = 0.0  # Unix time as of the last sweep: exact enough for credentials that end
 
     def looked_at(self) -> NodeState:
         """The same knowledge for a plan that nobody follows: what planning moves is a copy."""
-        return NodeState(self.turns.copied(), self.cooldowns, self.load, self.latencies.looked_at())
+        return NodeState(self.turns.copied(), self.cooldowns, self.load, self.latencies.looked_at(), self.unix_s)
 
 
 class Plan(msgspec.Struct, gc=False):
@@ -135,7 +157,7 @@ def plan(
     roll: Roll,
     passed_over: list[tuple[str, str]] | None = None,
 ) -> Plan:
-    """The targets to try. Raises NoSuchModel, NotSupported if none has what the request needs, or CircuitsOpen.
+    """The targets to try. Raises NoSuchModel, NotSupported if none has what the request needs, CircuitsOpen or CredentialsExpired.
 
     What is passed over is added to `passed_over`, which so outlives an error.
     """
@@ -159,16 +181,21 @@ def plan(
             targets += _targets(choice, needs, pin, node, roll, passed_over)
     if not targets:
         raise NotSupported(_lacking(model, needs))
+    if routed.may_expire:
+        targets = _unexpired(targets, node.unix_s, model, passed_over)
     if pin is not None:
         targets.sort(key=lambda target: _is_unpinned(target, pin))
     if node.cooldowns:
         targets = _cooling_last(targets, node.cooldowns, now_s, passed_over)
     if routed.route.strategy is Strategy.LATENCY_BASED and not needs.count_tokens:
         node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
-    pin_use = PinUse.NONE
-    if pin is not None:
-        pin_use = PinUse.LEFT if _is_unpinned(targets[0], pin) else PinUse.KEPT
-    return Plan(targets, passed_over, pin_use, scored)
+    return Plan(targets, passed_over, _use_of(pin, targets[0]), scored)
+
+
+def _use_of(pin: Pin | None, first: Target) -> PinUse:
+    if pin is None:
+        return PinUse.NONE
+    return PinUse.LEFT if _is_unpinned(first, pin) else PinUse.KEPT
 
 
 def measured(target: Target, model: str, *, streams: bool) -> Measured:
@@ -203,6 +230,20 @@ def _closed(able: list[Choice], routed: RoutedModel, model: str, passed_over: li
     why = "circuit open" if closed else "circuit open, but there is no other"
     passed_over += [(choice.provider.name, why) for choice in able if choice.provider.is_open]
     return closed or able
+
+
+def _unexpired(targets: list[Target], unix_s: float, model: str, passed_over: list[tuple[str, str]]) -> list[Target]:
+    """Without the targets whose credential has ended. Raises CredentialsExpired if that is all of them."""
+    left = [target for target in targets if target.key is None or target.key.expires_at_s > unix_s]
+    passed_over += [
+        (f"{target.provider.name}/{target.label}", "credential expired") for target in targets if target not in left
+    ]
+    if not left:
+        raise CredentialsExpired(
+            f"the relay's credentials for {model} have expired and could not be renewed; "
+            "its operator finds the reason in `ccr status`"
+        )
+    return left
 
 
 def _cooling_last(

@@ -299,7 +299,9 @@ class Exchange(Answering):
             self._next_attempt()
         elif self._may_be_renewed(reason):
             self._state = WAITING
-            self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.first_byte_s  # the renewal's is shorter
+            self._deadline_s = (
+                self._relay.clock_s + self._target.provider.timeouts.first_byte_s
+            )  # the renewal's is shorter
             self._connecting = Renewal(self._relay.store, self._target, self._renewed)
         else:
             self._give_up(reason)
