@@ -25,6 +25,8 @@ class FakeNode:
     reason_to_reject: Callable[[snapshot_pb2.Snapshot], str | None] = lambda _: None
     snapshots: list[snapshot_pb2.Snapshot] = field(default_factory=list)
     heartbeats: int = 0
+    questions: list[snapshot_pb2.RouteQuestion] = field(default_factory=list)
+    answers: Callable[[FakeNode, snapshot_pb2.RouteQuestion], snapshot_pb2.RouteAnswer | None] = lambda *_: None
 
     @property
     def versions(self) -> list[int]:
@@ -64,6 +66,11 @@ class FakeNode:
     async def _follow(self) -> None:
         """Answer every snapshot. Ends when the server ends the stream; raises AioRpcError if it breaks."""
         async for response in self.call:
+            if response.WhichOneof("message") == "question":
+                self.questions.append(response.question)
+                if (answer := self.answers(self, response.question)) is not None:
+                    await self.call.write(snapshot_pb2.WatchSnapshotsRequest(answer=answer))
+                continue
             if response.WhichOneof("message") != "snapshot":
                 self.heartbeats += 1
                 continue
