@@ -23,6 +23,10 @@ ENV = {
     "ZAI": "zai-secret-2222",
     "PASTED": "sk-ant-b-3333\n",
     "EMPTY": "",
+    "AWS_SECRET": "aws-secret-4444",
+    "BEDROCK": "bedrock-key-5555",
+    "AZURE": "azure-secret-6666",
+    "GOOGLE": "ya29.google-7777",
 }
 FILES = {"corp.pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}
 

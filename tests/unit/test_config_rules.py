@@ -177,9 +177,6 @@ def test_the_configuration_the_others_are_made_from_is_good() -> None:
         (provider(key_selection="random"), "providers[0].key_selection", "least-loaded"),
         (provider(prices={"*": {"input": -1, "output": 1}}), "providers[0].prices['*'].input", "at least 0"),
         (provider(price_factor="dear"), "providers[0].price_factor", "must be a number"),
-        (provider(type="bedrock"), "providers[0].type", "not available yet"),
-        (provider(type="azure"), "providers[0].type", "not available yet"),
-        (provider(type="vertex"), "providers[0].type", "not available yet"),
         (provider(type="antropic"), "providers[0].type", "did you mean 'anthropic'?"),
         (provider(preset="vllm"), "providers[0].preset", "belongs to type anthropic-compatible"),
         (provider(type="anthropic-compatible", preset="vlm"), "providers[0].preset", "did you mean 'vllm'?"),
@@ -373,7 +370,7 @@ def test_variables_are_filled_in_after_decoding() -> None:
 
 def test_a_provider_with_a_mistake_is_still_known_to_routes() -> None:
     """One mistake must not look like two."""
-    change = provider(type="bedrock") | {"routing": {"routes": [{"to": [{"provider": "p"}]}]}}
+    change = provider(type="bedrok") | {"routing": {"routes": [{"to": [{"provider": "p"}]}]}}
     assert list(problems(change)) == ["providers[0].type"]
 
 

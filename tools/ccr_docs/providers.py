@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ccr_control.core.clouds import CLOUDS
 from ccr_control.core.presets import PRESETS
 
 from ccr_docs.markdown import made_from, table
@@ -28,9 +29,9 @@ def page(_root: Path) -> str:
     """The whole page."""
     where = [
         (
-            f"[{name}]({name}.md)",
+            f"[{name}]({preset.page or name}.md)",
             _type(name),
-            preset.base_url or "to be said",
+            preset.base_url or ("as its place says" if name in CLOUDS or preset.written else "to be said"),
             preset.auth_style + (", optional" if preset.keys_optional else ""),
             ", ".join(f"`{pattern}`" for pattern in preset.serves),
         )
@@ -48,6 +49,11 @@ def page(_root: Path) -> str:
         )
         for name, preset in PRESETS.items()
     ]
+    betas = [
+        (name, ", ".join(f"`{a}` → `{b}`" for a, b in preset.renamed_betas.items()), _codes(preset.dropped_betas))
+        for name, preset in PRESETS.items()
+        if preset.renamed_betas or preset.dropped_betas
+    ]
     models = [(name, ", ".join(f"`{m}`" for m in preset.models)) for name, preset in PRESETS.items() if preset.models]
     columns = ("kind", "system turns", "count_tokens", "documents", "prompt caching", "batches, files", "signatures")
     return joined(
@@ -59,6 +65,9 @@ def page(_root: Path) -> str:
         "## What they can do",
         table(columns, can),
         NOTES,
+        "## `anthropic-beta` values",
+        "Forwarded but for these, unless the provider's `betas` says otherwise.",
+        table(("kind", "renamed", "left out"), betas),
         "## Models that `GET /v1/models` lists",
         "Unless the provider's `models` says otherwise.",
         table(("kind", "models"), models),
@@ -66,8 +75,14 @@ def page(_root: Path) -> str:
 
 
 def _type(name: str) -> str:
-    own = name in ("anthropic", "zai", "ollama", "anthropic-compatible")
+    if PRESETS[name].written:
+        return PRESETS[name].written
+    own = name in ("anthropic", "zai", "ollama", "anthropic-compatible", *CLOUDS)
     return f"`type: {name}`" if own else f"`type: anthropic-compatible`, `preset: {name}`"
+
+
+def _codes(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _yes(value: bool) -> str:

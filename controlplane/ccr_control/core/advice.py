@@ -61,7 +61,7 @@ def _shared_secrets(config: Config) -> Iterator[tuple[Path, str]]:
     for i, provider in enumerate(config.providers):
         for j, key in enumerate(provider.keys):
             path = (*PROVIDERS, i, "keys", j, "key")
-            earlier = first.setdefault(key.key.reveal(), path)
+            earlier = first.setdefault(key.digest(), path) if key.key is not None else path
             if earlier != path:
                 yield path, f"the same secret as {path_text(earlier)}: two labels for it add no capacity"
 

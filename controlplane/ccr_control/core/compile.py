@@ -13,14 +13,25 @@ from ccr_rpc.v1 import snapshot_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ccr_control.core.cloud_schema import AwsConfig
+from ccr_control.core.clouds import exact_names, id_there, own_factor, path_of, signing_of
 from ccr_control.core.completion import completed, named
 from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
 from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
 from ccr_control.core.presets import preset_of
-from ccr_control.core.pricing import FREE, Price, table
+from ccr_control.core.pricing import FREE, PRICES, Price, table
 from ccr_control.core.provider_schema import KeyConfig, ModelConfig, ProviderConfig
-from ccr_control.core.schema import AuthConfig, ClientLimitsConfig, Config, HedgingConfig, MatchConfig, QueueConfig, RouteConfig, Strategy
+from ccr_control.core.schema import (
+    AuthConfig,
+    ClientLimitsConfig,
+    Config,
+    HedgingConfig,
+    MatchConfig,
+    QueueConfig,
+    RouteConfig,
+    Strategy,
+)
 from ccr_control.core.show import config_hash, redacted_yaml
 from ccr_control.core.snapshot_check import check
 
@@ -32,12 +43,19 @@ PROVIDER_TYPES = {
     "zai": pb.PROVIDER_TYPE_ZAI,
     "ollama": pb.PROVIDER_TYPE_OLLAMA,
     "anthropic-compatible": pb.PROVIDER_TYPE_COMPATIBLE,
+    "bedrock": pb.PROVIDER_TYPE_BEDROCK,
+    "azure": pb.PROVIDER_TYPE_AZURE,
+    "vertex": pb.PROVIDER_TYPE_VERTEX,
+    "claude-aws": pb.PROVIDER_TYPE_CLAUDE_AWS,
+    "claude-gcp": pb.PROVIDER_TYPE_CLAUDE_GCP,
 }
 _AUTH_STYLES = {
     "x-api-key": pb.AUTH_STYLE_X_API_KEY,
     "bearer": pb.AUTH_STYLE_BEARER,
     "both": pb.AUTH_STYLE_BOTH,
     "none": pb.AUTH_STYLE_NONE,
+    "azure": pb.AUTH_STYLE_AZURE,
+    "sigv4": pb.AUTH_STYLE_SIGV4,
 }
 _SYSTEM_TURNS = {
     "pass": pb.SYSTEM_TURNS_PASS,
@@ -113,9 +131,7 @@ def _auth(config: Config) -> pb.AuthPolicy:
 def _client_limits(limits: ClientLimitsConfig | None) -> pb.ClientLimits | None:
     if limits is None:
         return None
-    found = pb.ClientLimits(
-        requests=limits.rpm or 0, tokens=limits.tpm or 0, concurrency=limits.concurrency or 0
-    )
+    found = pb.ClientLimits(requests=limits.rpm or 0, tokens=limits.tpm or 0, concurrency=limits.concurrency or 0)
     return found if found.ByteSize() else None
 
 
@@ -156,7 +172,7 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
     return pb.Provider(
         name=provider.name,
         type=PROVIDER_TYPES[provider.type],
-        base_url=provider.base_url or "",
+        base_url=f"{provider.base_url or ''}{path_of(provider)}",
         auth_style=_AUTH_STYLES[provider.auth_style or "none"],
         keys=[_key(key) for key in provider.keys],
         model_rules=[pb.ModelRule(pattern=name, model=model) for name, model in provider.model_mapping.items()],
@@ -170,21 +186,54 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
             idle=_duration(timeouts.idle),
             total=None if timeouts.total is None else _duration(timeouts.total),
         ),
-        headers=[pb.Header(name=name, value=value.reveal()) for name, value in provider.headers.items()],
+        headers=[pb.Header(name=name, value=value) for name, value in _headers(provider).items()],
         betas=_betas(provider),
         accepts_subscription=accepts_subscription(provider, auth),
         ca_pem=provider.ca_file.text if provider.ca_file else "",
         enabled=provider.enabled,
         key_selection=_KEY_SELECTIONS[provider.key_selection],
         prices=_prices(provider),
+        wire_format=_wire_format(provider),
+        aws_signing=_signing(provider),
         price_factor=provider.price_factor,
+    )
+
+
+def _wire_format(provider: ProviderConfig) -> pb.WireFormat.ValueType:
+    if provider.type == "bedrock" and provider.endpoint == "invoke":
+        return pb.WIRE_FORMAT_BEDROCK_INVOKE
+    return pb.WIRE_FORMAT_VERTEX if provider.type == "vertex" else pb.WIRE_FORMAT_ANTHROPIC
+
+
+def _signing(provider: ProviderConfig) -> pb.AwsSigning | None:
+    signing = signing_of(provider)
+    return pb.AwsSigning(region=signing.region, service=signing.service) if signing is not None else None
+
+
+def _headers(provider: ProviderConfig) -> dict[str, str]:
+    """What is added to requests: as configured, and where a cloud wants the workspace in a header."""
+    said = {name: value.reveal() for name, value in provider.headers.items()}
+    if provider.workspace is not None and provider.type in ("bedrock", "claude-aws"):
+        return {"anthropic-workspace-id": provider.workspace} | said
+    return said
+
+
+def _aws(aws: AwsConfig | None) -> pb.AwsCredentials | None:
+    """What is signed with, if the configuration says it; else it has to be found."""
+    if aws is None or not aws.is_written_out or aws.access_key_id is None or aws.secret_access_key is None:
+        return None
+    return pb.AwsCredentials(
+        access_key_id=aws.access_key_id.reveal(),
+        secret_access_key=aws.secret_access_key.reveal(),
+        session_token=aws.session_token.reveal() if aws.session_token is not None else "",
     )
 
 
 def _key(key: KeyConfig) -> pb.Key:
     return pb.Key(
         label=key.label or "",
-        secret="" if key.state == "disabled" else key.key.reveal(),
+        secret="" if key.state == "disabled" else key.secret(),
+        aws=None if key.state == "disabled" else _aws(key.aws),
         scope=key.scope or "",
         weight=key.weight,
         priority=key.priority,
@@ -235,13 +284,14 @@ def _traits(provider: ProviderConfig) -> pb.Traits:
 
 
 def _betas(provider: ProviderConfig) -> pb.BetaPolicy:
+    preset = preset_of(provider)
     match provider.betas:
         case "forward":
-            return pb.BetaPolicy(forward_all=True)
+            return pb.BetaPolicy(forward_all=True, renamed=preset.renamed_betas, dropped=preset.dropped_betas)
         case "drop":
             return pb.BetaPolicy(forward_all=False)
         case allowed:
-            return pb.BetaPolicy(forward_all=False, allowed=allowed)
+            return pb.BetaPolicy(forward_all=False, allowed=allowed, renamed=preset.renamed_betas)
 
 
 def _prices(provider: ProviderConfig) -> Iterator[pb.ModelPrice]:
@@ -251,6 +301,19 @@ def _prices(provider: ProviderConfig) -> Iterator[pb.ModelPrice]:
         yield _price(pattern, price)
     if preset_of(provider).is_local and "*" not in provider.prices:
         yield _price("*", FREE)
+    yield from _prices_by_id(provider)
+
+
+def _prices_by_id(provider: ProviderConfig) -> Iterator[pb.ModelPrice]:
+    """A cloud's models whose id does not tell the price: by another factor than the provider's, or an ARN."""
+    factor = 1.0 if provider.price_factor is None else provider.price_factor
+    for model in dict.fromkeys(provider.model_mapping.values()):
+        own = own_factor(provider, model)
+        if model in provider.prices or ((own is None or own == factor) and not model.startswith("arn:")):
+            continue
+        known = [PRICES[name] for name in exact_names(provider, model) if name in PRICES]
+        if known:
+            yield _price(model, known[0].times(factor if own is None else own))
 
 
 def _price(pattern: str, price: Price) -> pb.ModelPrice:
@@ -295,13 +358,18 @@ def _route(route: RouteConfig, strategy: Strategy, providers: dict[str, Provider
         candidates=[
             pb.Candidate(
                 provider=candidate.provider,
-                model=candidate.model or "",
+                model=_asked_of(providers[candidate.provider], candidate.model),
                 weight=providers[candidate.provider].weight if candidate.weight is None else candidate.weight,
                 priority=providers[candidate.provider].priority if candidate.priority is None else candidate.priority,
             )
             for candidate in route.to
         ],
     )
+
+
+def _asked_of(provider: ProviderConfig, model: str | None) -> str:
+    """The model's name as the provider knows it. Empty: the client's, after the provider's rules."""
+    return (id_there(provider, model) or model) if model is not None else ""
 
 
 def _default_route(config: Config) -> pb.Route:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ccr_control.core import catalogue
+from ccr_control.core.clouds import filled_cloud
 from ccr_control.core.patterns import covers, fits, is_exact
 from ccr_control.core.presets import WHATEVER_IS_INSTALLED, Preset, preset_of
 from ccr_control.core.provider_schema import ModelConfig, ProviderConfig, TraitsConfig
@@ -17,11 +18,13 @@ from ccr_control.core.schema import AuthConfig, Config
 def filled(provider: ProviderConfig) -> ProviderConfig:
     """The provider with every field set that its kind has a default for. Filling twice changes nothing."""
     preset = preset_of(provider)
+    provider = filled_cloud(provider)
     served = _serves(provider, preset)
     keyless = not provider.keys and preset.keys_optional
     return provider.model_copy(
         update={
             "base_url": provider.base_url or preset.base_url,
+            "price_factor": 1.0 if provider.price_factor is None else provider.price_factor,
             "auth_style": provider.auth_style or ("none" if keyless else preset.auth_style),
             "keys": tuple(
                 key if key.label else key.model_copy(update={"label": f"key-{number}"})
@@ -42,6 +45,12 @@ def is_served(provider: ProviderConfig, model: str) -> bool:
     if any(fits(pattern[1:], model) for pattern in serves if pattern.startswith("!")):
         return False
     return any(fits(pattern, model) for pattern in serves if not pattern.startswith("!"))
+
+
+def renamed(provider: ProviderConfig, model: str) -> str:
+    """What a filled provider calls a model, as nodes decide it: the rule with the most literal characters."""
+    rules = [(len(rule.replace("*", "")), there) for rule, there in provider.model_mapping.items() if fits(rule, model)]
+    return max(rules, key=lambda rule: rule[0])[1] if rules else model
 
 
 def _serves(provider: ProviderConfig, preset: Preset) -> tuple[str, ...]:

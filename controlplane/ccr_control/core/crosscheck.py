@@ -6,13 +6,14 @@ single values were wrong: what rests on a value that has been reported already i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
+from ccr_control.core import cloud_rules
 from ccr_control.core.addresses import is_private, origin
 from ccr_control.core.completion import completed
 from ccr_control.core.document import Document, Path, ancestry
 from ccr_control.core.errors import Problem
+from ccr_control.core.finding import PROVIDERS, ROUTES, Finding, Rule
 from ccr_control.core.presets import preset_of
 from ccr_control.core.provider_schema import ProviderConfig
 from ccr_control.core.schema import AuthConfig, Config
@@ -21,22 +22,6 @@ from ccr_control.core.wording import did_you_mean
 DEFAULT_ROUTE = "default"  # the last route of every snapshot
 UNSEEN_HEADERS = {"accept-encoding", "cookie", "origin"}  # what nodes drop or keep to themselves
 SUBSCRIPTION = "subscription"  # what records call a client's own token
-
-PROVIDERS: Path = ("providers",)
-ROUTES: Path = ("routing", "routes")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong between fields."""
-
-    path: Path
-    message: str
-    rests_on: tuple[Path, ...] = ()  # other values that it would be pointless to speak of if they are wrong
-    at_key: bool = False
-
-
-Rule = Callable[[Config, Document], Iterator[Finding]]
 
 
 def crosscheck(config: Config, document: Document, broken: frozenset[Path]) -> list[Problem]:
@@ -129,8 +114,9 @@ def _base_urls(config: Config, _: Document) -> Iterator[Finding]:
             yield Finding((*at, "preset"), message, ((*at, "type"),))
         url = provider.base_url
         if url is None:
-            message = "is required for anthropic-compatible without a preset"
-            yield Finding((*at, "base_url"), message, rests_on)
+            if provider.type == "anthropic-compatible":  # of clouds, what is missing is said elsewhere
+                message = "is required for anthropic-compatible without a preset"
+                yield Finding((*at, "base_url"), message, rests_on)
         elif not (provider.allow_private or preset_of(provider).is_local):
             if is_private(url):
                 message = "is a private address: set `allow_private: true` if that is meant"
@@ -222,6 +208,8 @@ def _candidates(config: Config, document: Document) -> Iterator[Finding]:
             yield Finding(path, f"there is no provider {document.quoted(path)}{hint}", (PROVIDERS,))
 
 
+__all__ = ["DEFAULT_ROUTE", "PROVIDERS", "ROUTES", "SUBSCRIPTION", "accepts_subscription", "crosscheck"]
+
 _RULES: tuple[Rule, ...] = (
     _auth,
     _listening,
@@ -232,4 +220,7 @@ _RULES: tuple[Rule, ...] = (
     _routes,
     _matches,
     _candidates,
+    cloud_rules.fields,
+    cloud_rules.credentials,
+    cloud_rules.models,
 )

@@ -6,9 +6,10 @@ Pure. A table and the function that fills in a provider's unset fields from it. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ccr_control.core import catalogue
+from ccr_control.core import catalogue, cloud_models
 from ccr_control.core.provider_schema import AuthStyle, ProviderConfig, SystemTurns
 
 
@@ -28,7 +29,31 @@ class Preset:
     prompt_caching: bool = True
     batches_and_files: bool = False
     anthropic_signatures: bool = False
+    page: str = ""  # of docs/providers; empty: as the preset
+    written: str = ""  # in a configuration; empty: as the preset
+    renamed_betas: Mapping[str, str] = field(default_factory=dict)
+    dropped_betas: tuple[str, ...] = ()  # also where all others are forwarded
 
+
+_TOOL_SEARCH = {"advanced-tool-use-2025-11-20": "tool-search-tool-2025-10-19"}
+# Claude Code leaves these out where it speaks to a cloud itself, or LiteLLM's table drops them there; the subscription's token and
+# Anthropic's own services have no place in any cloud.
+_NOT_IN_CLOUDS = (
+    "oauth-2025-04-20",
+    "per-turn-control-2026-07-01",
+    "mid-conversation-tool-changes-2026-07-01",
+    "advisor-tool-2026-03-01",
+    "fast-mode-2026-02-01",
+)
+_ANTHROPIC_SERVICES = (
+    "code-execution-2025-08-25",
+    "files-api-2025-04-14",
+    "mcp-client-2025-04-04",
+    "mcp-client-2025-11-20",
+    "mcp-client-2026-09-15",
+    "skills-2025-10-02",
+    "web-fetch-2025-09-10",
+)
 
 # A local runtime serves whatever is installed on it, which is nothing called "claude" unless a mapping says so.
 # `completed` adds what other providers serve.
@@ -42,6 +67,91 @@ PRESETS = {
         catalogue.ANTHROPIC,
         batches_and_files=True,
         anthropic_signatures=True,
+    ),
+    # InvokeModel. Counting is refused for models that are offered by profiles only; context_management is a 400 but for compaction.
+    "bedrock": Preset(
+        None,
+        "bearer",
+        ("*.anthropic.claude*", "arn:aws*:bedrock:*"),
+        cloud_models.CLAUDE,
+        anthropic_signatures=True,
+        renamed_betas=_TOOL_SEARCH,
+        dropped_betas=(
+            *_NOT_IN_CLOUDS,
+            *_ANTHROPIC_SERVICES,
+            "claude-code-20250219",
+            "compact-2026-09-04",
+            "context-management-2025-06-27",
+            "structured-outputs-2025-11-13",
+            "web-search-2025-03-05",
+        ),
+    ),
+    "bedrock-native": Preset(
+        None,
+        "bearer",
+        ("*.anthropic.claude*", "arn:aws*:bedrock:*"),
+        cloud_models.CLAUDE,
+        anthropic_signatures=True,
+        page="bedrock",
+        written="`type: bedrock`, `endpoint: native`",
+        renamed_betas=_TOOL_SEARCH,
+        dropped_betas=(*_NOT_IN_CLOUDS, *_ANTHROPIC_SERVICES, "compact-2026-09-04"),
+    ),
+    "bedrock-mantle": Preset(
+        None,
+        "bearer",
+        ("anthropic.claude*",),
+        cloud_models.CLAUDE,
+        anthropic_signatures=True,
+        page="bedrock",
+        written="`type: bedrock`, `endpoint: mantle`",
+        renamed_betas=_TOOL_SEARCH,
+        dropped_betas=(*_NOT_IN_CLOUDS, *_ANTHROPIC_SERVICES, "compact-2026-09-04"),
+    ),
+    # The model is the name of a deployment, which by default is the model's.
+    "azure": Preset(
+        None,
+        "azure",
+        ("claude*",),
+        cloud_models.CLAUDE,
+        anthropic_signatures=True,
+        page="azure-foundry",
+        dropped_betas=(*_NOT_IN_CLOUDS, "compact-2026-01-12", "fine-grained-tool-streaming-2025-05-14"),
+    ),
+    # Whether context_management works is disputed: Claude Code leaves it out there, and so does the relay.
+    "vertex": Preset(
+        None,
+        "bearer",
+        ("claude-*@*",),
+        cloud_models.CLAUDE,
+        anthropic_signatures=True,
+        renamed_betas=_TOOL_SEARCH,
+        dropped_betas=(
+            *_NOT_IN_CLOUDS,
+            *_ANTHROPIC_SERVICES,
+            "context-management-2025-06-27",
+            "fine-grained-tool-streaming-2025-05-14",
+            "structured-outputs-2025-11-13",
+        ),
+    ),
+    # The Claude API itself, reached through a cloud's account.
+    "claude-aws": Preset(
+        None,
+        "x-api-key",
+        ("claude*",),
+        catalogue.ANTHROPIC,
+        batches_and_files=True,
+        anthropic_signatures=True,
+        page="claude-platform-aws",
+    ),
+    "claude-gcp": Preset(
+        "https://claude.googleapis.com",
+        "bearer",
+        ("claude*",),
+        catalogue.ANTHROPIC,
+        batches_and_files=True,
+        anthropic_signatures=True,
+        page="claude-google-cloud",
     ),
     # Maps claude names itself. Bearer is what its docs set; count_tokens is unverified: an error of its own passes.
     "zai": Preset("https://api.z.ai/api/anthropic", "bearer", ("claude*", "glm*"), catalogue.ZAI),
@@ -115,4 +225,6 @@ PRESETS = {
 
 def preset_of(provider: ProviderConfig) -> Preset:
     """What is known about a provider's kind."""
+    if provider.type == "bedrock" and provider.endpoint in ("native", "mantle"):
+        return PRESETS[f"bedrock-{provider.endpoint}"]
     return PRESETS[provider.preset or provider.type]

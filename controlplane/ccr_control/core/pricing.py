@@ -24,6 +24,17 @@ class Price:
     cache_write_5m: float | None = None
     cache_write_1h: float | None = None
 
+    def times(self, factor: float) -> Price:
+        """The price somewhere that costs so many times as much."""
+        return Price(
+            round(self.input * factor, 9),
+            round(self.output * factor, 9),
+            *(
+                None if part is None else round(part * factor, 9)
+                for part in (self.cache_read, self.cache_write_5m, self.cache_write_1h)
+            ),
+        )
+
 
 FREE = Price(0, 0, 0, 0, 0)
 
@@ -77,9 +88,12 @@ PRICES = {
 
 
 def table() -> Iterator[tuple[str, Price]]:
-    """Pattern and price: each name as it is, and for Claude models with a date behind it."""
+    """Pattern and price: each name as it is, and for Claude models with a date behind it and as clouds write it."""
     for name, price in PRICES.items():
         yield name, price
         if name.startswith("claude-"):
             yield f"{name}-20*", price  # claude-haiku-4-5-20251001
-            yield f"{name}@20*", price
+            yield f"{name}@*", price  # as Vertex AI writes it
+            yield f"*anthropic.{name}", price  # as AWS Bedrock writes it, with or without a profile
+            yield f"*anthropic.{name}-20*", price
+            yield f"*anthropic.{name}-v*", price

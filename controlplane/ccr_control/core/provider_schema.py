@@ -5,7 +5,9 @@ Pure. What is left out is filled in from `presets`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -88,6 +90,34 @@ class KeyConfig(Section):
     """Lower is tried first."""
     state: KeyState = "active"
     """`deprecated`: only sessions that live on it already still use it. `disabled`: nobody does."""
+
+    @property
+    def cloud(self) -> AwsConfig | EntraConfig | GoogleConfig | None:
+        """How a cloud's credential is found; None: `key` says it."""
+        return self.aws or self.entra or self.google
+
+    def secret(self) -> str:
+        """What is sent; empty if it must be found first, or requests are signed instead."""
+        return self.key.reveal() if self.key is not None else ""
+
+    def secrets(self) -> Iterator[str]:
+        """Whatever of it must not be shown."""
+        aws, entra = self.aws or AwsConfig(), self.entra or EntraConfig()
+        for one in (self.key, aws.access_key_id, aws.secret_access_key, aws.session_token, entra.client_secret):
+            if one is not None:
+                yield one.reveal()
+
+    def digest(self) -> str:
+        """Differs if what the configuration says of the credential does; tells nothing of it. Hex."""
+        if self.key is not None:
+            return self.key.sha256().hex()
+        said = self.model_dump(
+            mode="json",
+            include={"aws", "entra", "google"},
+            exclude_none=True,
+            context={"secret": lambda secret: secret.sha256().hex()},
+        )
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class ModelConfig(Section):
@@ -188,7 +218,7 @@ class ProviderConfig(Section):
     location: Location | None = None
     """Google Cloud location, for `vertex` and `claude-gcp`: `global` (the default), `us`, `eu` or a region."""
     workspace: Workspace | None = None
-    """Workspace of `claude-aws` and `claude-gcp`: there required. Of `bedrock` with `endpoint: mantle`: its project, if not the default."""
+    """Workspace of `claude-aws` and `claude-gcp`: there required. At bedrock-mantle: the project, if not the default one."""
     keys: tuple[KeyConfig, ...] = ()
     """Its credentials."""
     aws: AwsConfig | None = None

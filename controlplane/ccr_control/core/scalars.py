@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, get_args
+from decimal import Decimal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -26,9 +27,11 @@ from ccr_control.core.quantities import (
     format_duration,
     format_share,
     format_size,
+    format_usd,
     parse_duration,
     parse_share,
     parse_size,
+    parse_usd,
 )
 
 LONGEST = timedelta(days=365)
@@ -51,17 +54,6 @@ class Pem:
 
     def __str__(self) -> str:
         return self.file
-
-
-def unavailable(*names: str, available: object, what: str) -> Callable[[Any], Any]:
-    """Refuses names that are part of the design but not of this release; `available` is a Literal."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str) and value in names:
-            raise ValueError(f"{what} is not available yet, use {', '.join(get_args(available))}")
-        return value
-
-    return check
 
 
 def one_or_many() -> BeforeValidator:
@@ -178,6 +170,12 @@ def _pem(value: Any, info: ValidationInfo) -> Pem:
     return Pem(value, text)
 
 
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("must be the path of a file")
+    return value
+
+
 _TEXT = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^\S+$"})
 _DURATION_SCHEMA = WithJsonSchema(
     {"type": ["string", "integer"], "pattern": r"^0$|^(\d+(\.\d+)?(ms|s|m|h|d))+$", "maximum": 0}
@@ -198,6 +196,12 @@ Share = Annotated[
     PlainSerializer(format_share, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d{1,3})? ?%$"}),
 ]
+Usd = Annotated[
+    Decimal,
+    PlainValidator(parse_usd),
+    PlainSerializer(format_usd, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^(\$\d+(\.\d+)?|\d+(\.\d+)? ?USD)$"}),
+]
 ZeroDuration = Annotated[
     timedelta,
     PlainValidator(parse_duration),
@@ -213,6 +217,7 @@ Pattern = Annotated[str, PlainValidator(_plain_text("a model name or pattern")),
 ServesPattern = Annotated[Pattern, AfterValidator(_serves_pattern)]
 HeaderName = Annotated[str, PlainValidator(_header_name), _TEXT]
 NamePattern = Annotated[str, AfterValidator(_printable)]
+FilePath = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 DisplayName = Annotated[str, AfterValidator(_printable)]
 Timestamp = Annotated[str, BeforeValidator(yaml_dates), AfterValidator(_timestamp)]
 CaFile = Annotated[Pem, PlainValidator(_pem), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string"})]

@@ -34,7 +34,7 @@ def redacted_yaml(config: Config) -> str:
     shown = full.model_dump(mode="json", exclude_none=True)
     for provider, entry in zip(full.providers, shown["providers"], strict=True):
         entry["headers"] = {name: _header(name, value) for name, value in provider.headers.items()}
-    secrets = {key.key.reveal() for provider in full.providers for key in provider.keys}
+    secrets = {secret for provider in full.providers for key in provider.keys for secret in key.secrets()}
     secrets |= {client.key.reveal() for client in (full.server.auth.keys if full.server.auth else ())}
     hidden = _hidden(shown, {secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN})
     return yaml.dump(hidden, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)

@@ -12,8 +12,20 @@ from itertools import chain
 from ccr_rpc.v1 import snapshot_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
+from ccr_control.core.material import is_awaited
+
 WEIGHTS = range(1, 1_000_001)
 PRIORITIES = range(1_000_001)
+CLOUD_TYPES = frozenset(
+    (
+        pb.PROVIDER_TYPE_BEDROCK,
+        pb.PROVIDER_TYPE_AZURE,
+        pb.PROVIDER_TYPE_VERTEX,
+        pb.PROVIDER_TYPE_CLAUDE_AWS,
+        pb.PROVIDER_TYPE_CLAUDE_GCP,
+    )
+)
+"""Their keys may be empty until they are filled in (core/material.py)."""
 
 
 def check(snapshot: pb.Snapshot) -> list[str]:
@@ -53,6 +65,8 @@ def _auth(auth: pb.AuthPolicy) -> Iterator[str]:
     for client in auth.clients:
         if len(client.key_sha256) != 32:
             yield f"client {client.name!r}: the digest of its key is not 32 bytes long"
+        if min(client.limits.requests, client.limits.tokens, client.limits.concurrency) < 0:
+            yield f"client {client.name!r}: a limit is negative"
 
 
 def _provider(provider: pb.Provider) -> Iterator[str]:
@@ -70,6 +84,10 @@ def _provider(provider: pb.Provider) -> Iterator[str]:
     for rule in provider.model_rules:
         if not rule.pattern or not rule.model:
             yield f"{who}: a model rule is incomplete"
+    if provider.auth_style == pb.AUTH_STYLE_SIGV4 and not (
+        provider.aws_signing.region and provider.aws_signing.service
+    ):
+        yield f"{who}: what to sign for is not set"
     yield from _attached(who, provider)
     timeouts = provider.timeouts
     for name, value in (("connect", timeouts.connect), ("first_byte", timeouts.first_byte), ("idle", timeouts.idle)):
@@ -81,8 +99,10 @@ def _attached(who: str, provider: pb.Provider) -> Iterator[str]:
     """What is added to requests: keys and headers."""
     yield from _repeated(f"{who}: key", (key.label for key in provider.keys))
     for key in provider.keys:
-        if not key.secret and key.state != pb.KEY_STATE_DISABLED:
+        if is_awaited(key) and provider.type not in CLOUD_TYPES:
             yield f"{who}: key {key.label!r} is empty"
+        if key.HasField("aws") and not (key.aws.access_key_id and key.aws.secret_access_key):
+            yield f"{who}: key {key.label!r} is incomplete"
         yield from _ranges(f"{who}: key {key.label!r}", key)
     for header in provider.headers:
         if header.name != header.name.lower() or any(char in header.value for char in "\r\n\0"):
@@ -113,6 +133,8 @@ def _relay(relay: pb.RelayPolicy) -> Iterator[str]:
         yield "max_attempts must be between 1 and 100"
     if relay.max_body_bytes < 1:
         yield "max_body_bytes must be positive"
+    if relay.HasField("queue") and (relay.queue.max_depth < 1 or _nanoseconds(relay.queue.max_wait) <= 0):
+        yield "the queue's max_depth and max_wait must be positive"
     for name, value in (("silence_bound", relay.silence_bound), ("read_timeout", relay.read_timeout)):
         if _nanoseconds(value) <= 0:
             yield f"{name} must be positive"

@@ -15,12 +15,26 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from ccr_control.core import cloud_schema
 from ccr_control.core.document import Document, Path, Tree, at, quote
 from ccr_control.core.errors import Problem
 from ccr_control.core.schema import Config
 
 # Where a credential may stand, in full or as a part: the value is never shown.
-_SHY = frozenset({"key", "headers", "base_url", "subscription_origins", "ca_file"})
+_SHY = frozenset(
+    (
+        "key",
+        "headers",
+        "base_url",
+        "subscription_origins",
+        "ca_file",
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+        "client_secret",
+        "external_id",
+    )
+)
 
 # What people coming from other tools write.
 _OTHER_NAMES = {
@@ -51,11 +65,23 @@ _REQUIRED = {
     "version": "is required: begin the file with `version: 1`",
     "providers": "is required: at least one provider",
     "to": "is required: the candidates, such as [{provider: anthropic}]",
-    "type": "is required: anthropic, zai, ollama or anthropic-compatible",
+    "type": "is required: anthropic, zai, ollama, bedrock, azure, vertex, claude-aws, claude-gcp or anthropic-compatible",
 }
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$": "must be 1 to 64 letters, digits, blanks or any of `._@-`",
     r"^[a-z0-9][a-z0-9._-]{0,63}$": "must be 1 to 64 lower-case letters, digits or any of `._-`",
+    cloud_schema.REGION: "must be an AWS region, such as us-east-1",
+    cloud_schema.LOCATION: "must be global, us, eu or a region of Google Cloud, such as us-east5",
+    cloud_schema.PROJECT: "must be the id of a Google Cloud project: 6 to 30 lower-case letters, digits and `-`",
+    cloud_schema.RESOURCE: "must be the name of a Foundry resource: letters, digits and `-`",
+    cloud_schema.WORKSPACE: "must be the id of a workspace: letters, digits or any of `._-`",
+    cloud_schema.ROLE_ARN: "must be the ARN of a role, such as arn:aws:iam::123456789012:role/cc-relay",
+    cloud_schema.SESSION_NAME: "must be 2 to 64 letters, digits or any of `_+=,.@-`",
+    cloud_schema.NAME: "must be text without line breaks, and without blanks at its ends",
+    cloud_schema.IDENTITY: "must be an id as Entra shows it: letters, digits or any of `._-`",
+    cloud_schema.ACCOUNT: "must be a service account, such as name@project.iam.gserviceaccount.com",
+    cloud_schema.SCOPE: "must be a scope such as https://ai.azure.com/.default",
+    cloud_schema.AUTHORITY: "must be an address such as https://login.microsoftonline.com",
 }
 
 
