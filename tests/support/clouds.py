@@ -52,6 +52,12 @@ class Cloud:
     prefix: str = ""  # of every path, below the host
     service: str = ""  # in AWS's signatures; none: a bearer token or a key
     has_counts: bool = True  # as far as the SDK's client knows
+    is_variant: bool = False  # of the cloud before it: only the credential differs
+
+    @property
+    def slug(self) -> str:
+        """Its name in the relay's configuration."""
+        return self.name.replace(" ", "-").lower()
 
 
 BEDROCK = Cloud(
@@ -68,16 +74,18 @@ BEDROCK = Cloud(
     service="bedrock",
     has_counts=False,
 )
-BEDROCK_KEY = Cloud("bedrock with a key", "bedrock", BEDROCK.names, BEDROCK.odd_names, has_counts=False)
+BEDROCK_KEY = Cloud(
+    "bedrock with a key", "bedrock", BEDROCK.names, BEDROCK.odd_names, has_counts=False, is_variant=True
+)
 MANTLE = Cloud("mantle", "mantle", BARE_NAMES, prefix="/anthropic", service="bedrock-mantle")
-MANTLE_KEY = Cloud("mantle with a key", "mantle", BARE_NAMES, prefix="/anthropic")
+MANTLE_KEY = Cloud("mantle with a key", "mantle", BARE_NAMES, prefix="/anthropic", is_variant=True)
 VERTEX = Cloud(
     "vertex", "vertex", VERTEX_NAMES, ("claude-sonnet-4-5@20250929", "claude-opus-5-5@default"), prefix="/v1"
 )
 FOUNDRY = Cloud("foundry", "foundry", FOUNDRY_NAMES, ("my deployment", "команда"), prefix="/anthropic")
-FOUNDRY_ENTRA = Cloud("foundry with Entra", "foundry", FOUNDRY_NAMES, prefix="/anthropic")
+FOUNDRY_ENTRA = Cloud("foundry with Entra", "foundry", FOUNDRY_NAMES, prefix="/anthropic", is_variant=True)
 CLAUDE_AWS = Cloud("claude-aws", "claude-aws", {}, service="aws-external-anthropic")
-CLAUDE_AWS_KEY = Cloud("claude-aws with a key", "claude-aws", {})
+CLAUDE_AWS_KEY = Cloud("claude-aws with a key", "claude-aws", {}, is_variant=True)
 CLAUDE_GCP = Cloud(
     "claude-gcp", "claude-gcp", {}, prefix=f"/v1/projects/{PROJECT}/locations/global/workspaces/{WORKSPACE}/invoke"
 )
@@ -130,7 +138,7 @@ def sdk_client(cloud: Cloud, url: str, session_token: str | None = SESSION_TOKEN
 
 
 def send(client: Any, asked: CloudInput, model: str) -> None:
-    """Asks through any of the SDK's clients, as a program would; the answer's head is awaited, its content is not read.
+    """Asks through any of the SDK's clients, as a program would, and reads the answer to its end.
 
     Raises anthropic.APIError.
     """
@@ -144,4 +152,47 @@ def send(client: Any, asked: CloudInput, model: str) -> None:
     more = {name: value for name, value in body.items() if name not in known}
     answer = method(**named, extra_body=more or None, extra_headers=asked.headers or None)
     if asked.streams:
-        answer.close()
+        for _ in answer:
+            pass
+
+
+def provider_of(cloud: Cloud, url: str) -> dict[str, Any]:
+    """A provider of the relay's configuration that is this cloud, at `url` instead of the cloud's host."""
+    shared: dict[str, Any] = {"name": cloud.slug, "allow_private": True, "model_mapping": cloud.names}
+    aws = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "session_token": SESSION_TOKEN}
+    bearer = {"keys": [{"label": cloud.slug, "key": BEARER}]}
+    with_credential = {"aws": aws} if cloud.service else bearer
+    match cloud.face:
+        case "bedrock":
+            return {**shared, "type": "bedrock", "base_url": url, "region": REGION, **with_credential}
+        case "mantle":
+            base = f"{url}{cloud.prefix}"
+            return {
+                **shared,
+                "type": "bedrock",
+                "endpoint": "mantle",
+                "base_url": base,
+                "region": REGION,
+                **with_credential,
+            }
+        case "vertex":
+            return {**shared, "type": "vertex", "base_url": url, "project": PROJECT, "location": LOCATION, **bearer}
+        case "foundry":
+            base = f"{url}{cloud.prefix}"
+            if cloud is FOUNDRY_ENTRA:
+                return {**shared, "type": "azure", "base_url": base, "auth_style": "bearer", **bearer}
+            return {**shared, "type": "azure", "base_url": base, "keys": [{"label": cloud.slug, "key": API_KEY}]}
+        case "claude-aws":
+            style = {} if cloud.service else {"auth_style": "bearer"}
+            more = {"region": REGION, "workspace": WORKSPACE, **style, **with_credential}
+            return {**shared, "type": "claude-aws", "base_url": url, **more}
+        case "claude-gcp":
+            return {
+                **shared,
+                "type": "claude-gcp",
+                "base_url": url,
+                "project": PROJECT,
+                "workspace": WORKSPACE,
+                **bearer,
+            }
+    raise ValueError(cloud.name)
