@@ -5,6 +5,11 @@ Pure. The same rule as the data plane's (snapshot.proto, Route.models).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
 
 def fits(pattern: str, name: str) -> bool:
     """Whether the name is one that the pattern means. Linear in the name, whatever the pattern."""
@@ -31,3 +36,11 @@ def covers(wide: str, narrow: str) -> bool:
 def is_exact(pattern: str) -> bool:
     """Whether the pattern means one name only."""
     return "*" not in pattern
+
+
+def best(rules: Iterable[tuple[str, _T]], name: str) -> _T | None:
+    """What the most specific fitting pattern stands for: without a `*`, else with the most literal characters, else the first."""
+    fitting = [(pattern, meant) for pattern, meant in rules if fits(pattern, name)]
+    if not fitting:
+        return None
+    return max(fitting, key=lambda rule: (is_exact(rule[0]), len(rule[0]) - rule[0].count("*")))[1]

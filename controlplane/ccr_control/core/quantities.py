@@ -1,4 +1,4 @@
-"""Durations, sizes and shares as people write them: `30s`, `1h30m`, `32MiB`, `50%`.
+"""Durations, sizes, shares and money as people write them: `30s`, `1h30m`, `32MiB`, `50%`, `5 USD`.
 
 Pure. A number without a unit is refused: nobody remembers whether a timeout was in seconds.
 """
@@ -15,6 +15,7 @@ _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)")
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+_USD = re.compile(r"\$(\d{1,9}(?:\.\d{1,6})?)|(\d{1,9}(?:\.\d{1,6})?) ?USD")
 _BYTES = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
 
 
@@ -88,3 +89,24 @@ def parse_share(text: object) -> float:
 def format_share(share: float) -> str:
     """The text that `parse_share` turns back into the same share."""
     return f"{share * 100:.5g}%"
+
+
+def parse_usd(text: object) -> Decimal:
+    """The US dollars of `5 USD`, `0.50 USD`, `$5`: above 0.
+
+    Raises ValueError, saying how to write it.
+    """
+    if isinstance(text, Decimal):
+        return text
+    if isinstance(text, int | float) or (isinstance(text, str) and re.fullmatch(r"[\d.]+", text)):
+        raise ValueError("a number alone has no currency: write an amount such as 5 USD or 0.50 USD")
+    found = _USD.fullmatch(text) if isinstance(text, str) else None
+    amount = Decimal(found[1] or found[2]) if found else Decimal(0)
+    if amount <= 0:
+        raise ValueError("not an amount above 0: write a number and the currency, such as 5 USD or 0.50 USD")
+    return amount
+
+
+def format_usd(amount: Decimal) -> str:
+    """A short text that `parse_usd` turns back into the same amount."""
+    return f"{amount.normalize():f} USD"

@@ -1,0 +1,175 @@
+"""What has each client spent, and has it spent its budget?
+
+Pure. Costs follow from the same sums as the ledger's rows, and are kept with them in one transaction, so that both count each batch
+once. Money is whole nano-USD. A request counts in the day in which it began; days and months are UTC's. Prices are those in force
+when the usage arrives. A model without a known price costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from ccr_control.core.ledger import Counters, Sums
+from ccr_control.core.patterns import best
+from ccr_control.core.presets import preset_of
+from ccr_control.core.pricing import FREE, Price, table
+from ccr_control.core.provider_schema import ProviderConfig
+
+NANO = 10**9
+DAY_S = 86_400
+KEPT_DAYS = 32  # the current month, whichever it is
+MAX_COST = 10**6 * NANO
+"""Of one client in one batch: what a broken node says must not overflow the sums."""
+
+MAX_MEMO = 4096  # names of models come from clients
+
+Spent = dict[tuple[str, int], int]
+"""Nano-USD by client and day, in days since 1970."""
+
+
+class PriceBook:
+    """What each provider's models cost, as a configuration has it."""
+
+    def __init__(self, providers: Iterable[ProviderConfig]) -> None:
+        self._own = {provider.name: (_own_prices(provider), provider.price_factor) for provider in providers}
+        self._table = tuple(table())
+        self._memo: dict[tuple[str, str], Price | None] = {}
+
+    def price(self, provider: str, model: str) -> Price | None:
+        """The price of a provider's own model name; None if nobody says. Of a provider that is gone: the table's."""
+        name = (provider, model)
+        if name not in self._memo:
+            if len(self._memo) >= MAX_MEMO:
+                self._memo.clear()
+            self._memo[name] = self._found(provider, model)
+        return self._memo[name]
+
+    def _found(self, provider: str, model: str) -> Price | None:
+        own, factor = self._own.get(provider, ((), 1.0))
+        said = best(own, model)
+        if said is not None:
+            return said
+        if not factor:
+            return FREE
+        listed = best(self._table, model)
+        return None if listed is None else _scaled(listed, factor)
+
+
+def _own_prices(provider: ProviderConfig) -> tuple[tuple[str, Price], ...]:
+    said = tuple(
+        (pattern, Price(one.input, one.output, one.cache_read, one.cache_write_5m, one.cache_write_1h))
+        for pattern, one in provider.prices.items()
+    )
+    return (*said, ("*", FREE)) if preset_of(provider).is_local else said
+
+
+def _scaled(price: Price, factor: float) -> Price:
+    parts = (price.input, price.output, price.cache_read, price.cache_write_5m, price.cache_write_1h)
+    return Price(*(None if one is None else one * factor for one in parts))  # type: ignore[arg-type]  # the first two are set
+
+
+def cost(counters: Counters, price: Price) -> int:
+    """What tokens cost, in nano-USD."""
+    read = price.input if price.cache_read is None else price.cache_read
+    write_5m = price.input if price.cache_write_5m is None else price.cache_write_5m
+    write_1h = write_5m if price.cache_write_1h is None else price.cache_write_1h
+    micro_usd = (
+        counters.input_tokens * price.input
+        + counters.output_tokens * price.output
+        + counters.cache_read_tokens * read
+        + counters.cache_write_5m_tokens * write_5m
+        + counters.cache_write_1h_tokens * write_1h
+    )  # USD per million tokens are micro-USD per token
+    return min(round(micro_usd * 1000), MAX_COST)
+
+
+def costs(sums: Sums, book: PriceBook, clients: frozenset[str]) -> tuple[Spent, set[tuple[str, str]]]:
+    """What these clients spent by these sums, and whose prices are not known (provider, model)."""
+    spent: Spent = {}
+    unknown: set[tuple[str, str]] = set()
+    for key, counters in sums.items():
+        if key.client not in clients or not _has_tokens(counters):
+            continue
+        price = book.price(key.provider, key.model_used)
+        if price is None:
+            unknown.add((key.provider, key.model_used))
+            continue
+        at = (key.client, key.hour // 24)
+        if amount := cost(counters, price):
+            spent[at] = min(spent.get(at, 0) + amount, MAX_COST)
+    return spent, unknown
+
+
+def _has_tokens(counters: Counters) -> bool:
+    return bool(
+        counters.input_tokens
+        or counters.output_tokens
+        or counters.cache_read_tokens
+        or counters.cache_write_5m_tokens
+        or counters.cache_write_1h_tokens
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientBudget:
+    """What a client may spend. None: as much as it likes."""
+
+    day_usd: Decimal | None = None
+    month_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A budget that has been spent."""
+
+    until_s: int  # since 1970: when it begins anew
+    words: str  # which one: "5.00 USD a day"
+
+
+class Spending:
+    """What clients have spent lately."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, dict[int, int]] = {}  # client → day → nano-USD
+
+    def begin(self, spent: Mapping[tuple[str, int], int]) -> None:
+        """Take what a store that was just opened holds."""
+        self._spent = {}
+        self.add(spent)
+
+    def add(self, spent: Mapping[tuple[str, int], int]) -> None:
+        """Count what the store has kept."""
+        for (client, day), amount in spent.items():
+            days = self._spent.setdefault(client, {})
+            days[day] = days.get(day, 0) + amount
+            for old in [one for one in days if one < max(days) - KEPT_DAYS]:
+                del days[old]
+
+    def exhausted(self, client: str, budget: ClientBudget, now_s: float) -> Exhausted | None:
+        """The budget that a client has spent, if it has: of two the one that begins anew later."""
+        today = int(now_s) // DAY_S
+        days = self._spent.get(client, {})
+        first, next_first = month_of(today)
+        if budget.month_usd is not None:
+            this_month = sum(amount for day, amount in days.items() if first <= day < next_first)
+            if this_month >= budget.month_usd * NANO:
+                return Exhausted(next_first * DAY_S, f"{usd(budget.month_usd)} a month")
+        if budget.day_usd is not None and days.get(today, 0) >= budget.day_usd * NANO:
+            return Exhausted((today + 1) * DAY_S, f"{usd(budget.day_usd)} a day")
+        return None
+
+
+def month_of(day: int) -> tuple[int, int]:
+    """The first days of a day's month and of the next one, in days since 1970."""
+    first = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).replace(day=1)
+    after = (first + timedelta(days=31)).replace(day=1)
+    return int(first.timestamp()) // DAY_S, int(after.timestamp()) // DAY_S
+
+
+def usd(amount: Decimal) -> str:
+    """An amount as people write it, to the cent or as exactly as it was said."""
+    cents = amount.quantize(Decimal("0.01"))
+    return f"{cents if cents == amount else amount.normalize():f} USD"

@@ -1,0 +1,98 @@
+"""What clients have spent, as this control plane knows it: prices usage, has a snapshot published when a budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ccr_rpc.v1 import snapshot_pb2
+
+from ccr_control.core.completion import completed
+from ccr_control.core.ledger import Sums
+from ccr_control.core.schema import Config
+from ccr_control.core.spending import ClientBudget, Exhausted, PriceBook, Spending, Spent, costs
+from ccr_control.shell.log import Log
+
+MAX_SAID = 1024  # models without a price that were spoken of
+
+log = Log("spending")
+
+
+class SpendingKeeper:
+    """Holds what was spent. All methods are for the event loop, and none waits."""
+
+    def __init__(self, config: Callable[[], Config], publish: Callable[[], None], now: Callable[[], float]) -> None:
+        """`config` gives the configuration in force; `publish` has the snapshot published with what is spent now."""
+        self._config, self._publish, self._now = config, publish, now
+        self._known: Config | None = None
+        self._book = PriceBook(())
+        self._clients: frozenset[str] = frozenset()
+        self._budgets: dict[str, ClientBudget] = {}
+        self._spending = Spending()
+        self._told: dict[str, Exhausted] = {}  # in the newest snapshot
+        self._said: set[tuple[str, str]] = set()
+
+    def costs(self, sums: Sums) -> Spent:
+        """What the sums of a batch cost, for the store to keep with them."""
+        self._follow()
+        if not self._clients:
+            return {}
+        spent, unknown = costs(sums, self._book, self._clients)
+        if self._budgets:
+            for provider, model in unknown - self._said:
+                if len(self._said) < MAX_SAID:
+                    self._said.add((provider, model))
+                    log.warning(
+                        "price_unknown",
+                        provider=provider,
+                        model=model,
+                        effect="counts as 0 in the budgets of clients; the provider's `prices` can say it",
+                    )
+        return spent
+
+    def begin(self, spent: Mapping[tuple[str, int], int]) -> None:
+        """A store was opened."""
+        self._spending.begin(spent)
+        self._tell()
+
+    def note(self, spent: Spent) -> None:
+        """A batch has been kept, and this with it."""
+        if spent:
+            self._spending.add(spent)
+            self._tell()
+
+    def overlay(self, snapshot: snapshot_pb2.Snapshot) -> None:
+        """Write into a snapshot who has spent a budget."""
+        self._follow()
+        self._told = self._exhausted()
+        for client in snapshot.auth.clients:
+            found = self._told.get(client.name)
+            if found is not None:
+                client.spent_until.FromSeconds(found.until_s)
+                client.spent_budget = found.words
+
+    def _follow(self) -> None:
+        config = self._config()
+        if config is self._known:
+            return
+        self._known = config
+        self._book = PriceBook(completed(config).providers)
+        keys = config.server.auth.keys if config.server.auth is not None else ()
+        self._clients = frozenset(key.name for key in keys)
+        self._budgets = {
+            key.name: ClientBudget(key.budget.day, key.budget.month) for key in keys if key.budget is not None
+        }
+
+    def _exhausted(self) -> dict[str, Exhausted]:
+        found = {name: self._spending.exhausted(name, budget, self._now()) for name, budget in self._budgets.items()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def _tell(self) -> None:
+        """Have it published if it is different from what nodes know."""
+        self._follow()
+        now = self._exhausted() if self._budgets else {}
+        for name, one in now.items():
+            if self._told.get(name) != one:
+                log.warning("client_budget_spent", client=name, budget=one.words, until_s=one.until_s)
+        if now != self._told:
+            self._told = now
+            self._publish()
