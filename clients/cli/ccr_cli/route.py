@@ -125,6 +125,7 @@ def summary(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str
     first = answer.decision.candidates[0] if answer.decision.candidates and not answer.status else None
     if first is not None:
         said = [f"{model} would go to {place(first.provider, first.key_label)} as {first.model}"]
+        said += [f"but not at once: {answer.problem}"] if answer.problem else []
     else:
         said = [f"{model} would be refused: {answer.status} {answer.problem}"]
     if answer.route:

@@ -7,6 +7,7 @@ until when the client is to wait. Times are seconds of the caller's monotonic cl
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,23 +81,48 @@ class ClientLimits:
         elif account.rules is not rules:
             _follow(account, rules)
         if rules.concurrency and account.open_count >= rules.concurrency:
-            raise ClientLimited(
-                f"client {client} has {account.open_count} requests open, which is all that it may have at a time",
-                BUSY_RETRY_S,
-                should_retry=True,
-            )
+            raise _busy(client, account)
         reserved = None
         if rules.requests or rules.tokens:
             reserved = account.budget.try_reserve(size_bytes, now_s)
             if reserved is None:
-                wait_s = max(1, math.ceil(account.budget.room_in_s(size_bytes, now_s)))
-                raise ClientLimited(
-                    f"client {client} is at its limit of {_worded(rules)}; there is room again in {wait_s} s",
-                    wait_s,
-                    should_retry=wait_s <= SOON_S,
-                )
+                raise _full(client, rules, account.budget.room_in_s(size_bytes, now_s))
         account.open_count += 1
         return ClientPart(account, reserved)
+
+    def refusal(
+        self, client: str, rules: ClientRules, size_bytes: int, now_s: float, unix_s: float
+    ) -> ClientLimited | None:
+        """What `take` would raise now. Nothing is taken, and `rules` need not be those in force."""
+        if rules.spent_until_s > unix_s:
+            return _spent(client, rules, unix_s)
+        account = self._accounts.get(client)
+        if account is None:
+            return None
+        if account.rules is not rules:
+            account = ClientAccount(rules, copy.deepcopy(account.budget), account.open_count)
+            _follow(account, rules)
+        if rules.concurrency and account.open_count >= rules.concurrency:
+            return _busy(client, account)
+        wait_s = account.budget.room_in_s(size_bytes, now_s) if rules.requests or rules.tokens else 0.0
+        return _full(client, rules, wait_s) if wait_s > 0 else None
+
+
+def _busy(client: str, account: ClientAccount) -> ClientLimited:
+    return ClientLimited(
+        f"client {client} has {account.open_count} requests open, which is all that it may have at a time",
+        BUSY_RETRY_S,
+        should_retry=True,
+    )
+
+
+def _full(client: str, rules: ClientRules, room_in_s: float) -> ClientLimited:
+    wait_s = max(1, math.ceil(room_in_s))
+    return ClientLimited(
+        f"client {client} is at its limit of {_worded(rules)}; there is room again in {wait_s} s",
+        wait_s,
+        should_retry=wait_s <= SOON_S,
+    )
 
 
 def _follow(account: ClientAccount, rules: ClientRules) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from ccr_data.core import answers, planner
 from ccr_data.core.admit import SUBSCRIPTION
 from ccr_data.core.budget import Budget
+from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.errors import BadRequest, BodyTooLarge, RequestError, Unauthorized
 from ccr_data.core.http1 import LineMemory
 from ccr_data.core.limits import Limits
@@ -53,8 +54,10 @@ class View:
     node: NodeState
     pins: Pins
     limits: Limits  # as the snapshot has them
+    clients: ClientLimits
     salt: bytes  # of the names of sessions
     now_s: float
+    has_secrets: bool = True  # whether the snapshot's keys are complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Explained:
     route: str = ""  # empty: it does not get as far as that
     decision: Decision | None = None
     status: int = 0  # HTTP; 0: it would be tried
-    problem: str = ""
+    problem: str = ""  # why; without a status what it would have to wait for
 
 
 class _Shown(msgspec.Struct):
@@ -86,8 +89,9 @@ def explain(of: Hypothetical, view: View, roll: Roll) -> Explained:
     name, strategy = routed.route.name, routed.route.strategy
     passed_over: list[tuple[str, str]] = []
     try:
-        node, pin = view.node.looked_at(), _pin(of, view, shown)
+        node, pin = view.node.looked_at(has_secrets=view.has_secrets), _pin(of, view, shown)
         planned = plan(routed, of.model, shown.needs, pin, node, view.now_s, roll, passed_over)
+        _check_client(of, view, len(shown.asked.body))
     except RequestError as error:
         passed_over += _left_out(routed, view.snapshot)
         return Explained(name, Decision(strategy, (), passed_over), answers.status_of(error)[0], str(error))
@@ -100,7 +104,12 @@ def explain(of: Hypothetical, view: View, roll: Roll) -> Explained:
     decision = Decision(strategy, tuple(targets), passed_over, planned.pin, planned.scored)
     if len(full) < len(targets):
         return Explained(name, decision)
-    told = planner.no_room([budget for _, budget in full], len(shown.asked.body), view.now_s, 0.0)
+    budgets, queue = [budget for _, budget in full], view.snapshot.relay.queue
+    told = planner.no_room(budgets, len(shown.asked.body), view.now_s, 0.0)
+    if queue is not None and min(budget.sure_wait_s(view.now_s) for budget in budgets) <= queue.max_wait_s:
+        return Explained(
+            name, decision, problem=f"{told.message}; until then it would wait, for {queue.max_wait_s:g} s at most"
+        )
     return Explained(name, decision, 429, told.message)
 
 
@@ -129,6 +138,15 @@ def _has_own_token(client: str, auth: AuthPolicy) -> bool:
     if client and client not in auth.clients.values():
         raise Unauthorized(f"no client is called {client} (server.auth.keys)")
     return False
+
+
+def _check_client(of: Hypothetical, view: View, size_bytes: int) -> None:
+    """Raise ClientLimited if the client may not ask now."""
+    rules = view.snapshot.auth.rules.get(of.client)
+    if rules is not None and not of.count_tokens:
+        refusal = view.clients.refusal(of.client, rules, size_bytes, view.now_s, view.node.unix_s)
+        if refusal is not None:
+            raise refusal
 
 
 def made_up(of: Hypothetical) -> bytes:

@@ -71,6 +71,13 @@ class Cooldowns:
     def __bool__(self) -> bool:
         return bool(self._until)
 
+    def copied(self, *, keeps_refused: bool) -> Cooldowns:
+        """The same memory. Without what was refused, whatever a key has now counts as what it had."""
+        copied = Cooldowns()
+        copied._until = dict(self._until)
+        copied._refused = dict(self._refused) if keeps_refused else {}
+        return copied
+
     def note(self, target: Target, reason: Reason, until_s: float) -> None:
         """Pass the target over until then; its whole provider, where another key would not help."""
         key = (target.provider.name, "" if reason.is_of_provider else target.label or "-")
@@ -133,9 +140,10 @@ class NodeState:
     latencies: Latencies = field(default_factory=Latencies)
     unix_s: float = 0.0  # Unix time as of the last sweep: exact enough for credentials that end
 
-    def looked_at(self) -> NodeState:
-        """The same knowledge for a plan that nobody follows: what planning moves is a copy."""
-        return NodeState(self.turns.copied(), self.cooldowns, self.load, self.latencies.looked_at(), self.unix_s)
+    def looked_at(self, *, has_secrets: bool = True) -> NodeState:
+        """The same knowledge for a plan that nobody follows, maybe of keys without their secrets: what planning moves is a copy."""
+        cooldowns = self.cooldowns.copied(keeps_refused=has_secrets)
+        return NodeState(self.turns.copied(), cooldowns, self.load, self.latencies.looked_at(), self.unix_s)
 
 
 class Plan(msgspec.Struct, gc=False):

@@ -95,7 +95,16 @@ def answering(relay: Relay, salt: bytes) -> Answer:
         if snapshot is None:
             return answer_of(question, Explained(status=NOT_READY, problem="the node has no snapshot yet"), 0)
         limits = relay.budgeting.looked_at(snapshot)
-        view = View(snapshot, relay.node, relay.pins, limits, salt, perf_counter())
+        view = View(
+            snapshot,
+            relay.node,
+            relay.pins,
+            limits,
+            relay.clients,
+            salt,
+            perf_counter(),
+            has_secrets=question.candidate is None,
+        )
         explained = explain(question.of, view, random.Random(question.seed).random)  # noqa: S311 - to be replayed
         return answer_of(question, explained, 0 if question.candidate else snapshot.version)
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 from ccr_data.core.budget import Allowance
+from ccr_data.core.client_limits import ClientLimits, ClientRules
 from ccr_data.core.explaining import Explained, Hypothetical, View, explain
 from ccr_data.core.limits import Limits
 from ccr_data.core.pins import Pins, key_of
-from ccr_data.core.records import PinUse
+from ccr_data.core.records import PinUse, Reason
 from ccr_data.core.routing import NodeState
 from ccr_data.core.snapshot import (
     AuthMode,
@@ -26,6 +27,7 @@ from ccr_data.core.snapshot import (
     Snapshot,
     Strategy,
 )
+from ccr_data.core.waiting import QueueRules
 from ccr_data.shell.asking import candidate, understood
 from ccr_data.shell.budgeting import Budgeting
 from ccr_rpc.v1 import snapshot_pb2
@@ -46,7 +48,7 @@ def view_of(*providers: Provider, strategy: Strategy = Strategy.FAILOVER, auth: 
     known = Snapshot(7, auth or AuthPolicy(AuthMode.NONE), named, (route,), RelayPolicy(max_body_bytes=1 << 20))
     budgeting = Budgeting()
     budgeting.follow(known)
-    return View(known, NodeState(), Pins(), budgeting.limits, b"salt", 100.0)
+    return View(known, NodeState(), Pins(), budgeting.limits, ClientLimits(), b"salt", 100.0)
 
 
 def ask(view: View, of: Hypothetical = ASKED) -> Explained:
@@ -121,6 +123,47 @@ def test_accounts_without_room_come_last_and_are_asked_for_nothing() -> None:
     assert (said.status, first(said)) == (429, "a")
     assert "rate limit" in said.problem
     assert ask(view, replace(ASKED, count_tokens=True)).status == 0  # that counts in no budget
+
+
+def test_where_requests_wait_for_room_it_would() -> None:
+    limit = Allowance(requests=1)
+    view = view_of(provider("a", Key("k", "s", "", limits=limit)))
+    view.limits.first_with_room([(("a", "k"), "claude-x")], 100, 100.0)
+    for max_wait_s, status in ((5.0, 429), (70.0, 0)):
+        relay = replace(view.snapshot.relay, queue=QueueRules(max_wait_s, 9))
+        said = ask(replace(view, snapshot=replace(view.snapshot, relay=relay)))
+        assert said.status == status
+        assert "room again in 61 s" in said.problem
+
+
+def test_limits_of_its_client_hold_for_it_and_are_not_touched() -> None:
+    rules = ClientRules(requests=1, concurrency=2)
+    auth = AuthPolicy(AuthMode.KEYS, {b"1" * 32: "laptop"}, rules={"laptop": rules})
+    view, of = view_of(provider("a"), auth=auth), replace(ASKED, client="laptop")
+    for _ in range(3):
+        assert ask(view, of).status == 0
+    view.clients.take("laptop", rules, 100, 100.0, 0.0)
+
+    said = ask(view, of)
+    assert (said.status, said.route) == (429, "all")
+    assert "limit of 1 requests a minute" in said.problem
+    assert ask(view, replace(of, count_tokens=True)).status == 0
+    for others, hint in ((ClientRules(concurrency=1), "1 requests open"), (ClientRules(spent_until_s=9.0), "spent")):
+        known = replace(view.snapshot, auth=replace(auth, rules={"laptop": others}))
+        assert hint in ask(replace(view, snapshot=known), of).problem
+    view.clients.take("laptop", ClientRules(requests=2), 100, 100.0, 0.0)  # that one request is all that was counted
+
+
+def test_a_key_without_its_secret_rests_as_before() -> None:
+    """A candidate's keys are not taken for renewed ones, and nothing is forgotten over it."""
+    view = view_of(provider("a"), provider("b"))
+    refused = view.snapshot.routed("claude-x").choices[0].targets[0]
+    view.node.cooldowns.note(refused, Reason.KEY_REFUSED, 200.0)
+    withheld = view_of(provider("a", Key("k", "withheld", "")), provider("b")).snapshot
+
+    assert first(ask(replace(view, snapshot=withheld))) == "a"  # a new key
+    assert first(ask(replace(view, snapshot=withheld, has_secrets=False))) == "b"
+    assert first(ask(view)) == "b"
 
 
 def test_another_configuration_s_limits_are_tried_on_a_copy() -> None:

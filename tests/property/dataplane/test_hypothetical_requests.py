@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 from ccr_data.core.budget import Allowance
+from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.errors import RequestError
 from ccr_data.core.explaining import Explained, Hypothetical, View, explain, made_up
 from ccr_data.core.limits import Limits
@@ -132,7 +133,18 @@ def state_of(view: View) -> object:
     times = {
         key: (one.average_s, one.sampled_s, one.tried_s, one.is_guess) for key, one in node.latencies._known.items()
     }
-    return deepcopy((node.turns, times, node.load._open, view.pins.all(), view.pins.changed, view.limits.uses(NOW_S)))
+    return deepcopy(
+        (
+            node.turns,
+            node.cooldowns._until,
+            node.cooldowns._refused,
+            times,
+            node.load._open,
+            view.pins.all(),
+            view.pins.changed,
+            view.limits.uses(NOW_S),
+        )
+    )
 
 
 STEPS = st.lists(st.tuples(st.integers(0, 6), st.one_of(st.none(), st.sampled_from(list(Reason)))), max_size=8)
@@ -154,7 +166,7 @@ def test_it_is_what_the_plan_then_does(
     node = used_node(known, steps, limits)
     if has_pin:
         pins.put(key_of(SALT, "s", "", "m"), "p0", "k0", NOW_S)
-    view = View(known, node, pins, limits, SALT, NOW_S)
+    view = View(known, node, pins, limits, ClientLimits(), SALT, NOW_S)
     before = state_of(view)
 
     said = explain(of, view, random.Random(seed).random)
@@ -222,7 +234,7 @@ def test_conditions_are_asked_of_it(of: Hypothetical) -> None:
     )
     known = Snapshot(1, AuthPolicy(AuthMode.KEYS, {b"": "laptop"}, True), providers, routes, RelayPolicy())
     said: Explained = explain(
-        replace(of, client=""), View(known, NodeState(), Pins(), Limits(), SALT, NOW_S), lambda: 0.5
+        replace(of, client=""), View(known, NodeState(), Pins(), Limits(), ClientLimits(), SALT, NOW_S), lambda: 0.5
     )
 
     if of.images and not of.tools:
