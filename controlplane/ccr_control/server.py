@@ -20,6 +20,7 @@ from ccr_rpc.v1 import (
     fleet_pb2_grpc,
     providers_pb2_grpc,
     routes_pb2_grpc,
+    snapshot_pb2,
     snapshot_pb2_grpc,
     stats_pb2_grpc,
     usage_pb2_grpc,
@@ -56,6 +57,7 @@ from ccr_control.shell.paths import (
 )
 from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
+from ccr_control.shell.spending import SpendingKeeper
 from ccr_control.shell.watcher import watch
 from ccr_control.store.actor import Opened, Store
 from ccr_control.store.database import Database
@@ -99,6 +101,8 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
 
     def take_up(opened: Opened) -> None:
         stats.begin(opened.totals)
+        keeper.restore(opened.remembered)
+        spending.begin(opened.spent)
         publisher.note_used(opened.last_version)
 
     store = Store(state.database, Database.open, time.time, take_up)
@@ -108,12 +112,28 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
 
     keeper = HealthKeeper(lambda: file.revision.config, renew, time.time)
     prober = Prober(keeper, time.time)
-    publisher = Publisher(store.keep_version, overlay=keeper.overlay)
-    services = _services(file, store, publisher, stats=stats, fleet=fleet, sightings=sightings, keeper=keeper, env=env)
+    spending = SpendingKeeper(lambda: file.revision.config, renew, time.time)
+
+    def overlay(snapshot: snapshot_pb2.Snapshot) -> None:
+        keeper.overlay(snapshot)
+        spending.overlay(snapshot)
+
+    publisher = Publisher(store.keep_version, overlay=overlay)
+    services = _services(
+        file,
+        store,
+        publisher,
+        stats=stats,
+        fleet=fleet,
+        sightings=sightings,
+        keeper=keeper,
+        spending=spending,
+        env=env,
+    )
     services.add(
         "ccr.rpc.v1.ProviderService",
         providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-        ProviderServicer(keeper, prober, publisher),
+        ProviderServicer(keeper, prober, publisher, store),
     )
     secret = token(state)
     async with store.running():
@@ -134,7 +154,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 startup_ms=round((time.monotonic() - started_s) * 1000),
             )
             file.log_warnings()
-            await _until_stopped(file, publisher, prober, signals)
+            await _until_stopped(file, publisher, prober, keeper.keep_saved(store), signals)
         log.info("control_stopped")
 
 
@@ -147,6 +167,7 @@ def _services(
     fleet: Fleet,
     sightings: Sightings,
     keeper: HealthKeeper,
+    spending: SpendingKeeper,
     env: Mapping[str, str],
 ) -> Services:
     """Every servicer, wired."""
@@ -161,7 +182,19 @@ def _services(
     services.add(
         "ccr.rpc.v1.UsageService",
         usage_pb2_grpc.add_UsageServiceServicer_to_server,
-        UsageServicer(store, stats, fleet, sightings, now, keeper.heard, recent, leasing.answer),
+        UsageServicer(
+            store,
+            stats,
+            fleet,
+            sightings,
+            now,
+            keeper.heard,
+            recent,
+            leasing.answer,
+            keeper.sighted,
+            spending.costs,
+            spending.note,
+        ),
     )
     services.add(
         "ccr.rpc.v1.RouteService",
@@ -209,12 +242,15 @@ class _Signals:
             signal.signal(number, signal.SIG_DFL)
 
 
-async def _until_stopped(file: ConfigFile, publisher: Publisher, prober: Prober, signals: _Signals) -> None:
+async def _until_stopped(
+    file: ConfigFile, publisher: Publisher, prober: Prober, saving: Coroutine[None, None, None], signals: _Signals
+) -> None:
     """Publish and follow the file until a signal ends it; SIGHUP means "look again"."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(prober.run(), name="prober")
+            tasks.create_task(saving, name="circuits")
             tasks.create_task(watch(file.path, lambda: file.reload(publisher)), name="watcher")
             tasks.create_task(_reload_at(signals.hang_up, file, publisher), name="hang-up")
             tasks.create_task(signals.raise_at_stop(), name="signals")

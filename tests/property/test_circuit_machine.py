@@ -12,7 +12,7 @@ from ccr_control.core.circuits import (
     Open,
     Successes,
 )
-from ccr_control.core.health import Event, Health, ProbeResult
+from ccr_control.core.health import Event, Health, ProbeResult, ProviderSetup
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -29,7 +29,7 @@ class CircuitMachine(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 1_000_000.0
         self.health = Health()
-        self.health.configure(POLICY, {"p": "1"}, self.now_s)
+        self.health.configure(POLICY, {"p": ProviderSetup("1")}, self.now_s)
         self.events: list[Event] = []
         self.row = 0
         self.attempts: list[tuple[float, bool]] = []  # since it closed
@@ -62,9 +62,14 @@ class CircuitMachine(RuleBasedStateMachine):
         if self.row >= POLICY.failures:
             assert isinstance(self.circuit, Open), "so many in a row open it"
         elif isinstance(self.circuit, Open):
-            recent = [has_failed for at_s, has_failed in self.attempts if at_s > self.now_s - POLICY.window_s]
-            assert len(recent) >= POLICY.min_requests, "too few for a rate"
-            assert sum(recent) >= POLICY.failure_rate * len(recent) * 0.999
+            # The window slides in steps: what is as old as one of them may be in it or not.
+            sure_s = self.now_s - POLICY.window_s * (SLICES - 1) / SLICES
+            begins = {at_s for at_s, _ in self.attempts if self.now_s - POLICY.window_s < at_s <= sure_s} | {sure_s}
+            windows = [[has_failed for at_s, has_failed in self.attempts if at_s >= begin_s] for begin_s in begins]
+            assert any(
+                len(one) >= POLICY.min_requests and sum(one) >= POLICY.failure_rate * len(one) * 0.999
+                for one in windows
+            )
         else:
             # The window slides in steps: what is younger than all but one of them counts for sure.
             sure_s = self.now_s - POLICY.window_s * (SLICES - 1) / SLICES
@@ -85,6 +90,17 @@ class CircuitMachine(RuleBasedStateMachine):
         if isinstance(before, Closed):
             self.row = 0
             self.attempts += [(self.now_s, False)] * count
+
+    @precondition(lambda self: isinstance(self.circuit, HalfOpen))
+    @rule(early_s=st.sampled_from([-0.5, 0.0, 0.01]))
+    def one_went_there_all_the_same(self, early_s: float) -> None:
+        before = self.circuit
+        asked_s = before.since_s - early_s
+        self.now_s = max(self.now_s, asked_s)
+        self.take(self.health.note([Successes("p", 1, self.now_s, asked_s)], self.now_s))
+        assert isinstance(self.circuit, Closed) == (early_s <= 0)
+        if isinstance(self.circuit, Closed):
+            self.row, self.attempts = 0, []
 
     @rule(count=st.integers(1, 50), reason=st.sampled_from(OTHERS))
     def others_fail(self, count: int, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ccr_control.core.circuits import (
+    ANSWERS_THAT_DO,
     Circuit,
     CircuitPolicy,
     Closed,
@@ -112,6 +113,30 @@ def test_it_stays_open_longer_each_time_up_to_a_bound() -> None:
 
 def test_a_long_time_without_trouble_ends_the_growth() -> None:
     assert after(Closed(NOW - 301, openings=5), failed(5)) == Open(NOW, NOW + 30, 1, "connect")
+
+
+def test_a_request_that_was_served_there_closes_a_half_open_circuit() -> None:
+    """It went there for want of anything else. One that began before may be an old stream, and proves nothing."""
+    half_open = HalfOpen(NOW, 2, "connect")
+    old, young = Successes("zai", 1, NOW + 2, NOW - 1), Successes("zai", 1, NOW + 2, NOW + 1)
+    assert after(half_open, old, now_s=NOW + 2) == half_open
+    assert after(half_open, ok(9, NOW + 2), now_s=NOW + 2) == half_open, "folded: nobody knows when they began"
+    assert after(half_open, young, now_s=NOW + 2) == Closed(NOW + 2, 2)
+    assert isinstance(after(Open(NOW, NOW + 30, 1, "connect"), young, now_s=NOW + 2), Open)
+
+
+def test_probes_that_never_tell_do_not_keep_it_half_open() -> None:
+    """A gateway without the endpoint answers 502 to every probe, also while it serves."""
+    circuit: Circuit = HalfOpen(NOW, 1, "connect")
+    for second in range(ANSWERS_THAT_DO - 1):
+        for is_answered in (True, False):
+            circuit = after_probe(
+                circuit, is_alive=False, now_s=NOW + second, is_answered=is_answered, is_telling=False
+            )
+            assert isinstance(circuit, HalfOpen)
+    told = after_probe(circuit, is_alive=False, now_s=NOW + 9, is_answered=True, is_telling=True)
+    assert isinstance(told, HalfOpen), "this one's probes do tell: it is not alive"
+    assert after_probe(circuit, is_alive=False, now_s=NOW + 9, is_answered=True, is_telling=False) == Closed(NOW + 9, 1)
 
 
 def test_a_clock_put_back_does_not_keep_it_open() -> None:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from ccr_control.core.circuits import CircuitPolicy, Closed, Failures, Open, Successes
 from ccr_control.core.config import Config, load
-from ccr_control.core.health import MAX_JOURNALS, Health, ProbeResult
+from ccr_control.core.health import MAX_JOURNALS, Health, ProbeResult, ProviderSetup
 from ccr_control.core.probing import judge, probe_plan
 from ccr_control.services.evidence import evidence_of
 from ccr_control.shell.health import HealthKeeper
@@ -35,8 +35,8 @@ def test_evidence_comes_in_the_order_of_time() -> None:
         records=[record("a", int(NOW), first_byte_us=500_000)], failures=[failure("a", 3, NOW, NOW + 0.1)]
     )
     assert evidence_of(batch) == [
-        Failures("a", "connect", 3, NOW, NOW + 0.1, 3),
-        Successes("a", 1, NOW + 0.5),
+        Failures("a", "connect", 3, NOW, NOW + 0.1, 3, 3),
+        Successes("a", 1, NOW + 0.5, NOW, "team-a"),
     ]
 
 
@@ -44,7 +44,10 @@ def test_a_success_in_between_leaves_no_row() -> None:
     batch = usage_pb2.UsageBatch(
         records=[record("a", int(NOW), first_byte_us=50_000)], failures=[failure("a", 9, NOW, NOW + 0.1)]
     )
-    assert Failures("a", "connect", 9, NOW, NOW + 0.1, 1) in evidence_of(batch)
+    batch.records[0].attempts[0].scope = "org-a"
+    assert Failures("a", "connect", 9, NOW, NOW + 0.1, 1, 9) in evidence_of(batch), "it was another scope's"
+    batch.failures[0].scope, batch.failures[0].key_label = "org-a", "team-a"
+    assert Failures("a", "connect", 9, NOW, NOW + 0.1, 1, 1, "team-a") in evidence_of(batch)
 
 
 def test_folded_successes_leave_no_row_either() -> None:
@@ -54,9 +57,20 @@ def test_folded_successes_leave_no_row_either() -> None:
     batch = usage_pb2.UsageBatch(sums=[folded], failures=[failure("a", 9, NOW, NOW), failure("b", 9, NOW, NOW)])
     assert evidence_of(batch) == [
         Successes("a", 50, NOW + 1),
-        Failures("a", "connect", 9, NOW, NOW, 1),
-        Failures("b", "connect", 9, NOW, NOW, 9),
+        Failures("a", "connect", 9, NOW, NOW, 1, 1),
+        Failures("b", "connect", 9, NOW, NOW, 9, 9),
     ]
+
+
+def test_folded_4xx_are_no_successes() -> None:
+    """Half of what was served were mistakes of clients: they must not make up for failures."""
+    folded = [
+        usage_pb2.UsageSum(provider="a", key_label="k", served=50, served_4xx=30),
+        usage_pb2.UsageSum(provider="b", key_label="k", served=50, served_4xx=50),
+    ]
+    for part in folded:
+        part.ended_at.FromSeconds(int(NOW))
+    assert evidence_of(usage_pb2.UsageBatch(sums=folded)) == [Successes("a", 20, NOW + 1, key_label="k")]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +97,10 @@ def test_a_batch_sent_again_is_no_news() -> None:
 
 def test_another_provider_of_the_same_name_begins_closed() -> None:
     health = Health()
-    health.configure(CircuitPolicy(), {"a": "1", "b": "1"}, NOW)
+    health.configure(CircuitPolicy(), {"a": ProviderSetup("1"), "b": ProviderSetup("1")}, NOW)
     health.note([Failures(name, "connect", 5, NOW, NOW, 5) for name in ("a", "b", "unknown")], NOW)
     assert (health.state_of("a"), health.state_of("b"), health.state_of("unknown")) == ("open", "open", "closed")
-    health.configure(CircuitPolicy(failures=1), {"a": "2", "b": "1"}, NOW + 1)
+    health.configure(CircuitPolicy(failures=1), {"a": ProviderSetup("2"), "b": ProviderSetup("1")}, NOW + 1)
     assert (health.state_of("a"), health.state_of("b")) == ("closed", "open")
 
 

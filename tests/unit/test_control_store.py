@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from ccr_control.core.circuits import Closed, Failures, HalfOpen, Open
+from ccr_control.core.config import load
+from ccr_control.core.health import Event, SavedCircuit
 from ccr_control.core.ledger import MAX_COUNTER, OTHER, Counters, Duplicate, Gap, LedgerKey
+from ccr_control.core.organisations import Learned
+from ccr_control.core.remembered import Remembered
+from ccr_control.core.spending import Spent
+from ccr_control.shell.health import HealthKeeper
 from ccr_control.store import actor, database
 from ccr_control.store.actor import Opened, Store, StoreUnavailable
 from ccr_control.store.database import Batch, Counted, Database, Foreign, Verdict, is_hopeless
+from ccr_control.store.health_tables import FORGET_EVENTS_AFTER_S, MAX_EVENTS_A_PROVIDER, HealthTables
 from support.control import until
 
 KEY = LedgerKey(490_000, "anthropic", "team-a", "claude", "laptop", "messages")
@@ -43,11 +51,15 @@ class FakeTables:
         self.tries = 0
         self.may_count = threading.Event()
         self.may_count.set()
+        self.health = HealthTables(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
 
     def last_version(self) -> int:
         return 0
 
     def totals(self) -> dict[str, Counters]:
+        return {}
+
+    def spent(self) -> Spent:
         return {}
 
     def keep_version(self, version: int) -> None:
@@ -258,3 +270,73 @@ async def test_whoever_went_away_during_the_transaction_still_has_it_counted(tmp
         tables.may_count.set()
         await until(lambda: told, "it is told")
     assert told == ["counted"]
+
+
+def event(at_s: float, provider: str = "a", scope: str = "") -> Event:
+    return Event(at_s, provider, "open", "connect", 30.0, scope)
+
+
+async def test_circuits_and_their_history_outlive_the_process(tmp_path: Path) -> None:
+    """What was open stays open; what happened can be asked for."""
+    circuits = (
+        SavedCircuit("a", "", "1", Open(10.0, 40.0, 2, "connect"), has_probed_well=True),
+        SavedCircuit("a", "org", "2", HalfOpen(11.0, 1, "key_refused")),
+        SavedCircuit("b", "", "3", Closed(12.0, 3)),
+    )
+    learned = (Learned("a", "k", "0123", "org-1"),)
+    path = tmp_path / "control.db"
+    opened: list[Opened] = []
+    for events in ((event(10.0), event(11.0, scope="org")), (event(12.0, "b"),)):
+        store = Store(path, Database.open, lambda: 100.0, opened.append)
+        async with asyncio.timeout(20), store.running():
+            await store.ask(lambda tables: tables.health.keep(Remembered(circuits, events, learned), 100.0))  # noqa: B023
+    store = Store(path, Database.open, lambda: 100.0, opened.append)
+    async with asyncio.timeout(20), store.running():
+        found = [
+            await store.ask(lambda tables: tables.health.events(*asked))  # noqa: B023
+            for asked in (("", 0.0, 9), ("a", 0.0, 9), ("a", 10.0, 9), ("", 0.0, 1))
+        ]
+    first, _, third = opened
+    assert first.remembered == Remembered()
+    assert third.remembered == Remembered(circuits, (event(10.0), event(11.0, scope="org"), event(12.0, "b")), learned)
+    times = [[one.at_s for one in each] for each in found]
+    assert times == [[12.0, 11.0, 10.0], [11.0, 10.0], [11.0], [12.0]]
+
+
+def test_history_is_bounded_in_number_and_age() -> None:
+    tables = HealthTables(sqlite3.connect(":memory:", isolation_level=None))
+    tables.keep(Remembered(events=(event(1.0, "old"), event(2.0))), 2.0)
+    many = tuple(event(3.0 + n) for n in range(MAX_EVENTS_A_PROVIDER + 9))
+    tables.keep(Remembered(events=many), 600.0)
+    kept = tables.events("", 0.0, 10_000)
+    assert len(kept) == MAX_EVENTS_A_PROVIDER + 1
+    assert kept[0] == many[-1]
+    tables.keep(Remembered(events=(event(FORGET_EVENTS_AFTER_S * 2),)), FORGET_EVENTS_AFTER_S * 2)
+    assert len(tables.events("", 0.0, 10_000)) == 1
+
+
+async def test_circuits_that_cannot_be_kept_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk delays that, like everything else; relaying goes on."""
+    monkeypatch.setattr("ccr_control.shell.health.SAVE_AGAIN_S", 0.01)
+    config = load("version: 1\nproviders: [{name: a, type: ollama}]", file="f", fmt="yaml", env={}).config
+    keeper = HealthKeeper(lambda: config, lambda: None, lambda: 100.0)
+    tries: list[Remembered] = []
+    is_kept = asyncio.Event()
+
+    class Full:
+        async def ask(self, question: Callable[[FakeTables], object]) -> None:
+            tables = FakeTables()
+            question(tables)
+            tries.append(tables.health.remembered())
+            if len(tries) < 3:
+                raise actor.StoreUnavailable("full")
+            is_kept.set()
+
+    keeper.heard("j", 1, [Failures("a", "connect", 5, 100.0, 100.0, 5)])
+    saving = asyncio.create_task(keeper.keep_saved(Full()))  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        await is_kept.wait()
+    saving.cancel()
+    await asyncio.wait([saving])
+    assert [len(one.events) for one in tries] == [1, 1, 1]
+    assert isinstance(tries[-1].circuits[0].circuit, Open)

@@ -13,9 +13,10 @@ from ccr_rpc.v1 import usage_pb2, usage_pb2_grpc
 
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.health import Evidence
-from ccr_control.core.ledger import Duplicate, Gap, fold
+from ccr_control.core.ledger import Duplicate, Gap, Sums, fold
 from ccr_control.core.recent import Recent
-from ccr_control.core.sightings import Sightings
+from ccr_control.core.sightings import Sighting, Sightings
+from ccr_control.core.spending import Spent
 from ccr_control.core.stats import Stats
 from ccr_control.services.evidence import evidence_of
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
@@ -31,6 +32,7 @@ log = Log("usage")
 
 
 Heard = Callable[[str, int, list[Evidence]], None]
+Sighted = Callable[[str, str, Sighting], None]
 LeasesFor = Callable[[str, str, usage_pb2.UsageBatch], list[usage_pb2.Lease]]
 
 
@@ -54,12 +56,20 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         heard: Heard = lambda *_: None,
         recent: Recent | None = None,
         leases_for: LeasesFor = lambda *_: [],
+        sighted: Sighted = lambda *_: None,
+        costs: Callable[[Sums], Spent] = lambda _: {},
+        note_spent: Callable[[Spent], None] = lambda _: None,
     ) -> None:
         """`heard` gets what each batch, by journal and number, says about the providers' health, at once.
 
+        `sighted` gets the rate-limit headers of each key.
+
         `leases_for` gets a node, its instance and its batch, and says which leases to answer.
+
+        `costs` prices the sums of a batch; `note_spent` gets what it said once the batch is kept.
         """
-        self._leases_for = leases_for
+        self._costs, self._note_spent = costs, note_spent
+        self._leases_for, self._sighted = leases_for, sighted
         self._recent = recent if recent is not None else Recent()
         self._ledger, self._stats, self._fleet, self._sightings, self._now = ledger, stats, fleet, sightings, now
         self._heard = heard
@@ -94,9 +104,13 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         requests = [finished(record) for record in batch.records]
         parts = [folded(part) for part in batch.sums]
         sums = fold(requests, parts)
-        return await self._ledger.count(
-            Batch(batch.journal, batch.number, sums), lambda: self._stats.count(requests, sums, self._now(), parts)
-        )
+        spent = self._costs(sums)
+
+        def counted() -> None:
+            self._stats.count(requests, sums, self._now(), parts)
+            self._note_spent(spent)
+
+        return await self._ledger.count(Batch(batch.journal, batch.number, sums, spent), counted)
 
     def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:
         """What is news whether or not the batch was counted before."""
@@ -105,7 +119,9 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         if batch.HasField("status"):
             self._fleet.reported(node_id, status(batch.status), self._now())
         for seen in batch.rate_limits:
-            self._sightings.note(seen.provider, seen.key_label, sighting(seen))
+            found = sighting(seen)
+            self._sightings.note(seen.provider, seen.key_label, found)
+            self._sighted(seen.provider, seen.key_label, found)
 
 
 def _checked(request: usage_pb2.ReportUsageRequest) -> usage_pb2.UsageBatch:

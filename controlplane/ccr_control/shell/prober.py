@@ -1,6 +1,7 @@
 """Asks providers whether they are alive: those that are passed by often, the others now and then.
 
-One probe of a provider at a time. A probe sends no user's request, follows no redirect and reads little of the answer.
+A scope that is passed by is probed with one of its own keys. One probe of a provider or scope at a time. A probe sends
+no user's request, follows no redirect and reads little of the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -29,6 +30,8 @@ LOOK_ANYWAY_S = 60.0
 MIN_PAUSE_S = 0.01  # also if the clock says something else
 JITTER = 0.2
 
+_Probed = tuple[str, str]  # provider, and the scope or none
+
 log = Log("prober")
 
 
@@ -39,8 +42,8 @@ class Prober:
         self, keeper: HealthKeeper, now: Callable[[], float], roll: Callable[[], float] = random.random
     ) -> None:
         self._keeper, self._now, self._roll = keeper, now, roll
-        self._due_s: dict[str, tuple[Circuit, float]] = {}  # when to probe next, while the circuit is this one
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._due_s: dict[_Probed, tuple[Circuit, float]] = {}  # when to probe next, while the circuit is this one
+        self._locks: dict[_Probed, asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(MAX_AT_A_TIME)
         self._contexts: dict[str, ssl.SSLContext] = {}
 
@@ -49,39 +52,47 @@ class Prober:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._keeper.news.clear()
-                for provider in self._due():
-                    tasks.create_task(self._probe_quietly(provider), name=f"probe {provider.name}")
+                for provider, scope in self._due():
+                    tasks.create_task(self._probe_quietly(provider, scope), name=f"probe {provider.name} {scope}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
                         await self._keeper.news.wait()
 
-    async def probe(self, provider: ProviderConfig) -> ProbeResult:
+    async def probe(self, provider: ProviderConfig, scope: str = "") -> ProbeResult:
         """Probe now, and note the result. Bounded by the configuration's timeout for each probe ahead and this one."""
-        async with self._locks.setdefault(provider.name, asyncio.Lock()), self._slots:
-            result = await self._ask(probe_plan(provider), self._settings.timeout.total_seconds())
-            self._keeper.probed(provider.name, result)
+        async with self._locks.setdefault((provider.name, scope), asyncio.Lock()), self._slots:
+            key = next(iter(self._keeper.keys_of(provider, scope)), None)
+            result = await self._ask(probe_plan(provider, key), self._settings.timeout.total_seconds())
+            self._keeper.probed(provider.name, result, scope)
             return result
 
     @property
     def _settings(self) -> ProbeConfig:
         return self._keeper.settings().health.probe
 
-    def _due(self) -> list[ProviderConfig]:
-        """Those whose time has come; when it comes next is settled at once."""
+    def _due(self) -> list[tuple[ProviderConfig, str]]:
+        """Those whose time has come, with the scope or none; when it comes next is settled at once."""
         self._keeper.pass_time()
-        now_s, due = self._now(), list[ProviderConfig]()
+        now_s, due = self._now(), list[tuple[ProviderConfig, str]]()
         before, self._due_s = self._due_s, {}
-        for provider, health in self._keeper.providers():
-            known, at_s = before.get(provider.name, (None, 0.0))
-            if not provider.enabled:
-                continue
-            if not _is_same_state(known, health.circuit):
-                at_s = self._first_s(health.circuit, now_s)
+        for provider, scope, circuit in self._watched():
+            known, at_s = before.get((provider.name, scope), (None, 0.0))
+            if not _is_same_state(known, circuit):
+                at_s = self._first_s(circuit, now_s)
             if at_s <= now_s:
-                due.append(provider)
-                at_s = self._next_s(health.circuit, now_s)
-            self._due_s[provider.name] = (health.circuit, at_s)
+                due.append((provider, scope))
+                at_s = self._next_s(circuit, now_s)
+            self._due_s[provider.name, scope] = (circuit, at_s)
         return due
+
+    def _watched(self) -> Iterator[tuple[ProviderConfig, str, Circuit]]:
+        """Every provider that is enabled, and its scopes that are passed by."""
+        for provider, health in self._keeper.providers():
+            if provider.enabled:
+                yield provider, "", health.circuit
+                for scope, one in health.scopes.items():
+                    if not isinstance(one.circuit, Closed):
+                        yield provider, scope, one.circuit
 
     def _first_s(self, circuit: Circuit, now_s: float) -> float:
         """When to probe a circuit that has just got into its state."""
@@ -102,17 +113,17 @@ class Prober:
 
     def _pause_s(self) -> float:
         """Until something is due: a probe, or the end of an opening."""
-        ends_s = [health.circuit.until_s for _, health in self._keeper.providers() if isinstance(health.circuit, Open)]
+        ends_s = [circuit.until_s for _, _, circuit in self._watched() if isinstance(circuit, Open)]
         next_s = min([*ends_s, *(at_s for _, at_s in self._due_s.values())], default=float("inf"))
         return min(max(next_s - self._now(), MIN_PAUSE_S), LOOK_ANYWAY_S)
 
-    async def _probe_quietly(self, provider: ProviderConfig) -> None:
+    async def _probe_quietly(self, provider: ProviderConfig, scope: str) -> None:
         """A mistake in one probe must not end the others."""
-        lock = self._locks.get(provider.name)
+        lock = self._locks.get((provider.name, scope))
         if lock is not None and lock.locked():
             return
         try:
-            await self.probe(provider)
+            await self.probe(provider, scope)
         except Exception:
             log.exception("probe_failed", provider=provider.name)
 

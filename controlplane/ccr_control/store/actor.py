@@ -16,11 +16,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from ccr_control.core.ledger import Counters
+from ccr_control.core.remembered import Remembered
+from ccr_control.core.spending import Spent
 from ccr_control.shell.log import Log
 from ccr_control.store.database import Batch, Counted, Foreign, Verdict, is_hopeless, move_aside
+from ccr_control.store.health_tables import HealthTables
 
 RETRY_S = 1.0
 MAX_WAITING = 256  # jobs; each watch or usage stream has at most one
@@ -40,14 +43,20 @@ class Opened:
 
     last_version: int
     totals: dict[str, Counters]
+    remembered: Remembered
+    spent: Spent = field(default_factory=dict)
 
 
 class Tables(Protocol):
     """The part of `Database` that the store needs. Every method may raise sqlite3.Error."""
 
+    @property
+    def health(self) -> HealthTables: ...
+
     def last_version(self) -> int: ...
     def keep_version(self, version: int) -> None: ...
     def totals(self) -> dict[str, Counters]: ...
+    def spent(self) -> Spent: ...
     def count(self, batches: Sequence[Batch], now_s: float) -> list[Verdict]: ...
     def close(self) -> None: ...
 
@@ -65,12 +74,21 @@ class _KeepVersion:
     done: Future[None] = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    question: Callable[[Tables], object]
+    done: Future[object] = field(default_factory=Future)
+
+
 class _Stop:
     """The last job."""
 
 
+_Job = _Count | _KeepVersion | _Ask | _Stop
+
+
 class Store:
-    """Counts batches and keeps versions. All methods are for the event loop."""
+    """Counts batches, keeps versions and answers questions. All methods are for the event loop."""
 
     def __init__(
         self,
@@ -81,7 +99,7 @@ class Store:
     ) -> None:
         """`on_open` is called in the event loop whenever a database was opened, before anything is counted in it."""
         self._path, self._open_tables, self._now, self._on_open = path, open_tables, now, on_open
-        self._jobs: queue.SimpleQueue[_Count | _KeepVersion | _Stop] = queue.SimpleQueue()  # bounded by the slots
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()  # bounded by the slots
         self._slots = asyncio.Semaphore(MAX_WAITING)
         self._tables: Tables | None = None
         self._is_troubled = False  # said so already
@@ -117,6 +135,16 @@ class Store:
             self._jobs.put(job)
             await asyncio.wrap_future(job.done)
 
+    async def ask(self, question: Callable[[Tables], _T]) -> _T:
+        """What `question` says of the database, which it may write to; it is called in the thread, and must be quick.
+
+        Raises StoreUnavailable.
+        """
+        async with self._slots:
+            job = _Ask(question)
+            self._jobs.put(job)
+            return cast("_T", await asyncio.wrap_future(job.done))
+
     # Everything below runs in the thread.
 
     def _run(self) -> None:
@@ -129,7 +157,9 @@ class Store:
             for job in jobs:
                 match job:
                     case _KeepVersion():
-                        self._keep(job)
+                        self._answer(_keeping(job.version), job.done)
+                    case _Ask():
+                        self._answer(job.question, job.done)
                     case _Count():
                         waiting.append(job)
                     case _Stop():
@@ -138,9 +168,9 @@ class Store:
                         return
             waiting = self._try_count([job for job in waiting if not job.done.cancelled()])
 
-    def _take(self, timeout_s: float | None) -> list[_Count | _KeepVersion | _Stop]:
+    def _take(self, timeout_s: float | None) -> list[_Job]:
         """All jobs there are, up to one group, as soon as there is one; none after the timeout."""
-        jobs: list[_Count | _KeepVersion | _Stop] = []
+        jobs: list[_Job] = []
         with contextlib.suppress(queue.Empty):
             jobs.append(self._jobs.get(timeout=timeout_s))
             while len(jobs) < MAX_GROUP:
@@ -154,7 +184,7 @@ class Store:
         for is_last in (False, True):
             try:
                 tables = self._open_tables(self._path, self._now())
-                opened = Opened(tables.last_version(), tables.totals())
+                opened = Opened(tables.last_version(), tables.totals(), tables.health.remembered(), tables.spent())
             except (sqlite3.Error, Foreign) as error:
                 if is_last or not is_hopeless(error) or not self._try_move_aside(error):
                     self._note_trouble(error)
@@ -174,16 +204,16 @@ class Store:
         log.error("store_given_up", problem=str(why), moved_to=str(aside), effect="statistics begin anew")
         return True
 
-    def _keep(self, job: _KeepVersion) -> None:
+    def _answer(self, question: Callable[[Tables], _T], done: Future[_T]) -> None:
         try:
             if self._tables is None:
                 raise sqlite3.OperationalError("the database is not open")
-            self._tables.keep_version(job.version)
+            answer = question(self._tables)
         except sqlite3.Error as error:
             self._note_failure(error)
-            _settle(job.done, StoreUnavailable(str(error)))
+            _settle(done, StoreUnavailable(str(error)))
         else:
-            _settle(job.done, None)
+            _settle(done, answer)
 
     def _try_count(self, jobs: list[_Count]) -> list[_Count]:
         """Count a group of batches. Returns those that must be tried again: all of them or none."""
@@ -219,6 +249,10 @@ class Store:
         if self._is_troubled:
             self._is_troubled = False
             log.info("store_available", path=str(self._path))
+
+
+def _keeping(version: int) -> Callable[[Tables], None]:
+    return lambda tables: tables.keep_version(version)
 
 
 def _settle(done: Future[_T], result: _T | Exception) -> None:

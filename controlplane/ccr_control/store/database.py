@@ -1,4 +1,4 @@
-"""The embedded database: newest version, journals, hourly ledger. SQLite in WAL mode, used by one thread.
+"""The embedded database: newest version, journals, hourly ledger, circuits (health_tables). SQLite in WAL mode, used by one thread.
 
 `synchronous=NORMAL` survives the death of the process at any moment; after a power cut the last transactions may be
 missing, but the file is whole.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ccr_control.core.ledger import (
@@ -25,10 +25,13 @@ from ccr_control.core.ledger import (
     counters_of,
     judge,
 )
+from ccr_control.core.spending import DAY_S, Spent
+from ccr_control.store.health_tables import HealthTables
 
 SCHEMA_VERSION = 1
 MAX_KEYS_AN_HOUR = 5000  # about 1 MB of rows
 FORGET_JOURNAL_AFTER_S = 90 * 86_400
+FORGET_SPENT_AFTER_DAYS = 400
 
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -45,6 +48,10 @@ _ADD = (
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in COUNTERS)}"
 )
 _TOTALS = f"SELECT provider, {', '.join(f'SUM({name})' for name in COUNTERS)} FROM ledger GROUP BY provider"  # noqa: S608
+# A table that files of older releases lack; they need nothing else for it.
+_SPENT = """CREATE TABLE IF NOT EXISTS spent (
+  client TEXT NOT NULL, day INTEGER NOT NULL, nano_usd INTEGER NOT NULL, PRIMARY KEY (client, day)) WITHOUT ROWID"""
+_SPEND = "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET nano_usd = nano_usd + excluded.nano_usd"
 _KEEP_VERSION = (
     "INSERT INTO meta VALUES ('last_version', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 )
@@ -61,6 +68,7 @@ class Batch:
     journal: str
     number: int
     sums: Sums
+    spent: Spent = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.health = HealthTables(connection)
         self._keys: dict[int, set[LedgerKey]] = {}  # of the hours written lately
 
     @classmethod
@@ -94,11 +103,13 @@ class Database:
             connection.execute("PRAGMA synchronous = NORMAL")
             if _checked_version(connection) == 0:
                 connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            connection.execute(_SPENT)
+            connection.execute("DELETE FROM spent WHERE day < ?", (int(now_s) // DAY_S - FORGET_SPENT_AFTER_DAYS,))
             connection.execute("DELETE FROM journals WHERE last_seen < ?", (int(now_s) - FORGET_JOURNAL_AFTER_S,))
+            return cls(connection)
         except BaseException:
             connection.close()
             raise
-        return cls(connection)
 
     def close(self) -> None:
         """Close the connection; the write-ahead log is folded into the file."""
@@ -117,6 +128,10 @@ class Database:
         """Sums of the whole ledger by provider. Cost: all rows."""
         return {row[0]: Counters(*map(int, row[1:])) for row in self._connection.execute(_TOTALS)}
 
+    def spent(self) -> Spent:
+        """What clients have spent by day."""
+        return {(row[0], int(row[1])): int(row[2]) for row in self._connection.execute("SELECT * FROM spent")}
+
     def count(self, batches: Sequence[Batch], now_s: float) -> list[Verdict]:
         """Count batches in one transaction: after it all of them are kept, or, if it raises, none.
 
@@ -134,6 +149,8 @@ class Database:
             return verdict
         self._connection.execute(_ACKNOWLEDGE, (batch.journal, batch.number, now_s))
         self._connection.executemany(_ADD, self._rows(batch.sums))
+        if batch.spent:
+            self._connection.executemany(_SPEND, [(*key, amount) for key, amount in batch.spent.items()])
         return Counted()
 
     def _rows(self, sums: Sums) -> list[tuple[str | int, ...]]:
