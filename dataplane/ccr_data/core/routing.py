@@ -356,19 +356,23 @@ def _ordered(
         case Strategy.MODEL_BASED:
             return sorted(shuffled(choices, roll), key=_rank), None
         case Strategy.LATENCY_BASED:
-            mixed = shuffled(choices, roll)
-            figures = node.latencies.expected(mixed, now_s, streams=needs.streams)
-            return fastest_first(mixed, figures), (mixed, figures)
+            figures = node.latencies.expected(choices, now_s, streams=needs.streams)
+            return fastest_first(choices, figures, roll), (choices, figures)
 
 
 def _rank(choice: Choice) -> float:
     return choice.rank
 
 
-def fastest_first(choices: list[Choice], expected_s: list[float]) -> list[Choice]:
-    """By the time to the first token to hope for; those about as fast as the fastest stay in order."""
+def fastest_first(choices: list[Choice], expected_s: list[float], roll: Roll) -> list[Choice]:
+    """By the time to the first token to hope for; those about as fast as the fastest are drawn by weight."""
     limit_s = min(expected_s) * AS_FAST
-    return in_order_of(choices, [each_s if each_s > limit_s else limit_s for each_s in expected_s])
+    fast = [choice for choice, each_s in zip(choices, expected_s, strict=True) if each_s <= limit_s]
+    if len(fast) == len(choices):
+        return shuffled(fast, roll)
+    ordered = in_order_of(choices, expected_s)
+    ordered[: len(fast)] = shuffled(fast, roll)
+    return ordered
 
 
 def in_order_of(choices: list[Choice], figures: list[float]) -> list[Choice]:
