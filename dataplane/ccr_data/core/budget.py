@@ -255,17 +255,22 @@ class Budget:
             (used_in and used_in + tokens > self._max_input)
             or (used_out and used_out + out > self._max_output)
             or (used_in + used_out and used_in + used_out + tokens + out > self._max_tokens)
-            or (self._told_requests is not None and self._told_requests.wait_s(1, now_s) > 0)
-            or (self._told_input is not None and self._told_input.wait_s(tokens, now_s) > 0)
-            or (self._told_output is not None and self._told_output.wait_s(out, now_s) > 0)
         ):
             return None
-        if self._told_requests is not None:
-            self._told_requests.left -= 1
-        if self._told_input is not None:
-            self._told_input.left -= tokens
-        if self._told_output is not None:
-            self._told_output.left -= out
+        # As long as there is enough without it, what has refilled a bucket is not worked out.
+        by_requests, by_input, by_output = self._told_requests, self._told_input, self._told_output
+        if (
+            (by_requests is not None and by_requests.left < 1 and by_requests.wait_s(1, now_s))
+            or (by_input is not None and by_input.left < tokens and by_input.wait_s(tokens, now_s))
+            or (by_output is not None and by_output.left < out and by_output.wait_s(out, now_s))
+        ):
+            return None
+        if by_requests is not None:
+            by_requests.left -= 1
+        if by_input is not None:
+            by_input.left -= tokens
+        if by_output is not None:
+            by_output.left -= out
         self._requests[at] += 1
         self._used_requests += 1
         self._input[at] += tokens
@@ -287,18 +292,20 @@ class Budget:
 
     def settle(self, part: Reservation, tokens: Tokens, now_s: float) -> None:
         """The request is over, and this is what it took."""
-        self._advance(int(now_s * SLOTS_PER_S))
-        counted = max(0, tokens.input + tokens.cache_write_5m + tokens.cache_write_1h)
-        is_known = counted or tokens.cache_read or tokens.output
-        if is_known:
-            if self._at - part.slot < _SLOTS:
+        slot = int(now_s * SLOTS_PER_S)
+        if slot > self._at:
+            self._advance(slot)
+        counted, out = tokens.input + tokens.cache_write_5m + tokens.cache_write_1h, tokens.output
+        counted, out = counted if counted > 0 else 0, out if out > 0 else 0
+        if counted or out or tokens.cache_read:
+            if self._at - part.slot < _SLOTS and counted != part.input:
                 self._move(part.slot, 0, counted - part.input)
             self._input_seen = self._input_seen * _MEMORY + counted
             self._bytes_seen = self._bytes_seen * _MEMORY + part.size_bytes
-            self._mean_output += (max(0, tokens.output) - self._mean_output) * (1 - _MEMORY)
+            self._mean_output += (out - self._mean_output) * (1 - _MEMORY)
         self._held_output -= part.output
-        self._output[self._at % _SLOTS] += max(0, tokens.output)
-        self._used_output += max(0, tokens.output)
+        self._output[self._at % _SLOTS] += out
+        self._used_output += out
 
     def refund(self, part: Reservation, now_s: float, *, is_sent: bool = True) -> None:
         """The provider did not serve it: it took no tokens. Only what was never sent is not even counted as a request."""

@@ -5,13 +5,14 @@ and a Content-Length beside a Transfer-Encoding are refused, so that the relay a
 message ends. tests/property/test_http1.py holds this parser against llhttp.
 
 Speed: a client sends nearly the same header lines with every request, so a line is classified once and looked up after
-that, as a whole. Lines with secrets, and lines that never come twice, are not remembered.
+that, as a whole. Of lines with secrets, and of those that hardly come twice, only the name is remembered.
 """
 
 from __future__ import annotations
 
 import enum
 import re
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +21,8 @@ from ccr_data.core.errors import BadRequest, UpstreamBroken
 
 MAX_REMEMBERED_LINES = 4096
 MAX_REMEMBERED_LINE_BYTES = 1024
+MAX_REMEMBERED_NAMES = 1024
+MAX_REMEMBERED_NAME_BYTES = 64
 MAX_HEADER_LINES = 256
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x22\x24-\x7e]*) HTTP/1\.([01])")
@@ -30,7 +33,8 @@ _HEX = b"0123456789abcdefABCDEF"
 
 # What becomes of a header line: KEEP, DROP, or for one that the relay reads (name, value, whether it goes on as it came).
 Entry = bool | tuple[bytes, bytes, bool]
-KEEP, DROP = True, False
+KEEP: Literal[True] = True
+DROP: Literal[False] = False
 
 _HOP_BY_HOP = frozenset(
     (b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade")
@@ -63,12 +67,13 @@ _ANSWER_READ = frozenset(
         b"retry-after",
         b"request-id",
         b"anthropic-organization-id",
+        b"anthropic-ratelimit-requests-limit",  # of the others only few answers are read (core/limit_headers.py)
         b"x-should-retry",
     )
 )
-_RATE_LIMIT = b"anthropic-ratelimit-"
 # Secrets are never kept, and what differs every time would only fill the memory.
 _NOT_REMEMBERED = frozenset((b"x-api-key", b"authorization", b"request-id"))
+_OF_VALUES = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
 
 class RequestHead(msgspec.Struct, gc=False):
@@ -122,10 +127,13 @@ _OF_ANSWER = _meanings(_ANSWER_SPECIAL, _ANSWER_READ, _ANSWER_DROPPED)
 class LineMemory:
     """Header lines already classified. One for requests and one for answers, each bounded."""
 
-    __slots__ = ("_known", "_meaning_of")
+    __slots__ = ("_known", "_meaning_of", "_names", "status_lines")
 
     def __init__(self, *, of_request: bool) -> None:
         self._known: dict[bytes, Entry] = {}
+        # Of names whose lines hardly come twice: KEEP, or the name in lower case and whether the line goes on as it came.
+        self._names: dict[bytes, Literal[True] | tuple[bytes, bool]] = {}
+        self.status_lines: dict[bytes, tuple[int, bool]] = {}  # status, and whether it is HTTP/1.0
         self._meaning_of = _OF_REQUEST if of_request else _OF_ANSWER
 
     def __len__(self) -> int:
@@ -152,7 +160,7 @@ class LineMemory:
                 first = False
                 continue
             if entry is None:
-                entry = self._classify(line)
+                entry = self._met(line)
                 if entry is True:
                     keep(line)
                     continue
@@ -166,6 +174,14 @@ class LineMemory:
             kept = _without_named(kept, special[b"connection"])
         return kept, special
 
+    def _met(self, line: bytes) -> Entry:
+        """What a line is that has not come before; quickly, if its name has."""
+        name, _, value = line.partition(b":")
+        known = self._names.get(name)
+        if known is None or line.translate(None, _OF_VALUES):
+            return self._classify(line)
+        return KEEP if known is True else (known[0], value.strip(b" \t"), known[1])
+
     def _classify(self, line: bytes) -> Entry:
         match = _LINE.fullmatch(line)
         if match is None:
@@ -173,13 +189,19 @@ class LineMemory:
         name = match[1].lower()
         meaning = self._meaning_of.get(name)
         if meaning is None:
-            if not name.startswith(_RATE_LIMIT):
-                return self._remembered(line, KEEP)
-            return (name, match[2].rstrip(b" \t"), True)
+            self._note_name(match[1], KEEP)
+            return self._remembered(line, KEEP)
         if meaning is _Meaning.DROPPED:
             return self._remembered(line, DROP)
         entry = (name, match[2].rstrip(b" \t"), meaning is _Meaning.READ)
-        return entry if name in _NOT_REMEMBERED else self._remembered(line, entry)
+        if name in _NOT_REMEMBERED:
+            self._note_name(match[1], (name, entry[2]))
+            return entry
+        return self._remembered(line, entry)
+
+    def _note_name(self, name: bytes, meaning: Literal[True] | tuple[bytes, bool]) -> None:
+        if len(name) <= MAX_REMEMBERED_NAME_BYTES and len(self._names) < MAX_REMEMBERED_NAMES:
+            self._names[name] = meaning
 
     def _remembered(self, line: bytes, entry: Entry) -> Entry:
         if len(line) <= MAX_REMEMBERED_LINE_BYTES:
@@ -283,21 +305,28 @@ def parse_request_head(block: bytes, memory: LineMemory) -> RequestHead:
     )
 
 
+def _status_line(line: bytes, memory: LineMemory) -> tuple[int, bool]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise UpstreamBroken("the status line is malformed")
+    found = int(match[2]), match[1] == b"0"
+    if len(memory.status_lines) < MAX_REMEMBERED_NAMES and len(line) <= MAX_REMEMBERED_NAME_BYTES:
+        memory.status_lines[line] = found
+    return found
+
+
 def parse_answer_head(block: bytes, memory: LineMemory) -> AnswerHead:
     """The head in `block`, which ends before the empty line. Raises UpstreamBroken."""
     lines = block.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise UpstreamBroken("the status line is malformed")
+    status, is_http10 = memory.status_lines.get(lines[0]) or _status_line(lines[0], memory)
     try:
         kept, special = memory.sort(lines)
         is_chunked = b"transfer-encoding" in special and _is_chunked(special)
         length = _length(special) if b"content-length" in special else None
     except BadRequest as error:
         raise UpstreamBroken(str(error)) from None
-    is_http10 = match[1] == b"0"
     return AnswerHead(
-        int(match[2]),
+        status,
         lines[0],
         kept,
         special,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from ccr_data.core.budget import Allowance
+from ccr_data.core.http1 import AnswerHead
 
 
 class Rest(NamedTuple):
@@ -45,6 +46,17 @@ class _ErrorBody(msgspec.Struct):
 
 
 _decode_error = msgspec.json.Decoder(_ErrorBody).decode
+
+
+def told_by(head: AnswerHead) -> dict[bytes, bytes]:
+    """All that an answer says of limits, lower-case name → value; and what the relay reads of any answer."""
+    told = dict(head.special)
+    for line in head.lines:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name.startswith(_PREFIX):
+            told[name] = value.strip(b" \t")
+    return told
 
 
 def limits_told(special: Mapping[bytes, bytes]) -> tuple[Allowance, Allowance | None]:

@@ -13,7 +13,7 @@ from time import time
 from ccr_data.core import planner
 from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, Reservation, Scope, higher
 from ccr_data.core.http1 import AnswerHead
-from ccr_data.core.limit_headers import MARK, limits_told, rest_asked
+from ccr_data.core.limit_headers import MARK, limits_told, rest_asked, told_by
 from ccr_data.core.limits import Limits
 from ccr_data.core.snapshot import Snapshot, Target
 
@@ -110,11 +110,11 @@ class Budgeting:
             self.limits.note_organisation(target.scope, organisation[:_MAX_NAME].decode("latin-1"), now_s)
         if MARK in special and now_s - self._told_s.get(target.scope, 0.0) >= 0.1:
             self._told_s[target.scope] = now_s
-            self.limits.note_told(target.scope, target.model or model, *limits_told(special), part, now_s)
+            self.limits.note_told(target.scope, target.model or model, *limits_told(told_by(head)), part, now_s)
 
     def note_limited(self, target: Target, model: str, head: AnswerHead, body: bytes, now_s: float) -> None:
         """One of our keys got a 429, and this is all of it."""
-        rest = rest_asked(head.special, body, time(), self._spent_rest_s)
+        rest = rest_asked(told_by(head), body, time(), self._spent_rest_s)
         if rest is not None:
             self.limits.note_limited(target.scope, target.model or model, rest, now_s)
 

@@ -28,6 +28,7 @@ from ccr_data.core.errors import (
 from ccr_data.core.handover import Handovers
 from ccr_data.core.hedging import HedgeCredit
 from ccr_data.core.http1 import AnswerHead, RequestHead
+from ccr_data.core.limit_headers import told_by
 from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_for_pin_s
@@ -383,7 +384,7 @@ class Relay:
             return
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
-            for name, value in head.special.items()
+            for name, value in told_by(head).items()
             if name.startswith(_SIGHTED)
         }
         if headers:
