@@ -28,6 +28,7 @@ from ccr_rpc.v1 import (
 
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
+from ccr_control.core.health import Evidence
 from ccr_control.core.leases import Leases
 from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
@@ -40,8 +41,9 @@ from ccr_control.services.questions import Questions
 from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.stats import StatsServicer
-from ccr_control.services.usage import UsageServicer
+from ccr_control.services.usage import Heard, UsageServicer
 from ccr_control.shell.config_file import ConfigFile
+from ccr_control.shell.credentials import CredentialKeeper
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.shell.listeners import Services, listening
 from ccr_control.shell.log import Log, logging_to
@@ -64,6 +66,9 @@ from ccr_control.store.database import Database
 
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
+
+FIRST_CREDENTIALS_WITHIN_S = 1.0
+"""How long the first snapshot waits for clouds' credentials, so that the first request finds them."""
 
 log = Log("server")
 
@@ -111,12 +116,18 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         publisher.renew()
 
     keeper = HealthKeeper(lambda: file.revision.config, renew, time.time)
+    credentials = CredentialKeeper(lambda: file.revision.config, renew, time.time)
     prober = Prober(keeper, time.time)
     spending = SpendingKeeper(lambda: file.revision.config, renew, time.time)
 
     def overlay(snapshot: snapshot_pb2.Snapshot) -> None:
+        credentials.overlay(snapshot)
         keeper.overlay(snapshot)
         spending.overlay(snapshot)
+
+    def heard(journal: str, number: int, evidence: list[Evidence]) -> None:
+        keeper.heard(journal, number, evidence)
+        credentials.heard(evidence)
 
     publisher = Publisher(store.keep_version, overlay=overlay)
     services = _services(
@@ -127,6 +138,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         fleet=fleet,
         sightings=sightings,
         keeper=keeper,
+        heard=heard,
         spending=spending,
         env=env,
     )
@@ -137,6 +149,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     )
     secret = token(state)
     async with store.running():
+        await credentials.first_chance(FIRST_CREDENTIALS_WITHIN_S)
         publisher.offer(file.revision.snapshot)
         await publisher.publish()
         control = file.revision.config.control
@@ -154,7 +167,8 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 startup_ms=round((time.monotonic() - started_s) * 1000),
             )
             file.log_warnings()
-            await _until_stopped(file, publisher, prober, keeper.keep_saved(store), signals)
+            keeping = {"circuits": keeper.keep_saved(store), "credentials": credentials.run()}
+            await _until_stopped(file, publisher, prober, keeping, signals)
         log.info("control_stopped")
 
 
@@ -167,6 +181,7 @@ def _services(
     fleet: Fleet,
     sightings: Sightings,
     keeper: HealthKeeper,
+    heard: Heard,
     spending: SpendingKeeper,
     env: Mapping[str, str],
 ) -> Services:
@@ -188,7 +203,7 @@ def _services(
             fleet,
             sightings,
             now,
-            keeper.heard,
+            heard,
             recent,
             leasing.answer,
             keeper.sighted,
@@ -243,14 +258,19 @@ class _Signals:
 
 
 async def _until_stopped(
-    file: ConfigFile, publisher: Publisher, prober: Prober, saving: Coroutine[None, None, None], signals: _Signals
+    file: ConfigFile,
+    publisher: Publisher,
+    prober: Prober,
+    keeping: Mapping[str, Coroutine[None, None, None]],
+    signals: _Signals,
 ) -> None:
     """Publish and follow the file until a signal ends it; SIGHUP means "look again"."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(prober.run(), name="prober")
-            tasks.create_task(saving, name="circuits")
+            for name, keeper in keeping.items():
+                tasks.create_task(keeper, name=name)
             tasks.create_task(watch(file.path, lambda: file.reload(publisher)), name="watcher")
             tasks.create_task(_reload_at(signals.hang_up, file, publisher), name="hang-up")
             tasks.create_task(signals.raise_at_stop(), name="signals")

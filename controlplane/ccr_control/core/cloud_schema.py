@@ -29,7 +29,7 @@ NAME = r"^[^\s\x00-\x1f\x7f]+( [^\s\x00-\x1f\x7f]+)*$"
 IDENTITY = r"^[\w.-]{1,128}$"
 ACCOUNT = r"^[a-z0-9-]+@[a-z0-9.-]+$"
 SCOPE = r"^[a-z]+://[\w./-]+/\.default$"
-AUTHORITY = r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?$"
+AUTHORITY = r"^https://[A-Za-z0-9.-]+(:[0-9]+)?$"
 
 Region = Annotated[str, StringConstraints(pattern=REGION)]
 Location = Annotated[str, StringConstraints(pattern=LOCATION)]
