@@ -11,6 +11,7 @@ from typing import Any
 from ccr_bench.workload import MEMORY_BARS, ROWS, SCENARIOS, Row
 
 BEGIN, END = "<!-- bench/run --write-doc writes what follows -->", "<!-- until here -->"
+PART_COLUMNS = ("part", "CPU µs", "bar", "")
 COLUMNS = ("work", "nginx", "relay", "with control plane", "relay ÷ nginx", "bar", "aim", "")
 
 
@@ -92,6 +93,16 @@ def _memory_lines(run: dict[str, Any]) -> list[Line]:
     return found
 
 
+def part_lines(run: dict[str, Any]) -> list[Line]:
+    """What bench/parts.py measured, if it did."""
+    found = []
+    for part in run.get("parts", []):
+        missed = median(part["us"]) > part["bar_us"]
+        cells = (part["title"], _spread(part["us"]), f"< {part['bar_us']:g}", "✗" if missed else "✓")
+        found.append(Line(cells, missed))
+    return found
+
+
 def verdict(value: float, bar: float | None, aim: float | None) -> str:
     if bar is None or aim is None:
         return ""
@@ -116,6 +127,8 @@ def _limit(value: float | None) -> str:
 def markdown(run: dict[str, Any]) -> str:
     """The table, what it was measured on, and what to mistrust."""
     text = [_table(COLUMNS, [line.cells for line in lines(run)])]
+    if parts := part_lines(run):
+        text += ["", "Parts of it, in µs of CPU for each call:", "", _table(PART_COLUMNS, [line.cells for line in parts])]
     if peers := [name for name in run["results"] if name not in ("direct", "nginx", "relay")]:
         text += ["", "Peers, as × nginx in the same run:", "", _peers(run, peers)]
     return "\n".join([*text, "", *(f"- {note}" for note in _notes(run))])
@@ -140,7 +153,8 @@ def _notes(run: dict[str, Any]) -> Iterable[str]:
     yield f"Measured {run['date']}; {plan['rounds']} alternating rounds with windows of {plan['window_s']:g} s; median (min…max)."
     yield f"Pinning: {run['pinning']}."
     foreign = [r["foreign_cores"] for rows in run["results"].values() for results in rows.values() for r in results]
-    yield f"CPU that other programs took meanwhile: {median(foreign):.2f} cores (median of all windows), {max(foreign):.2f} at most."
+    if foreign:
+        yield f"CPU that other programs took meanwhile: {median(foreign):.2f} cores (median of all windows), {max(foreign):.2f} at most."
     yield "✓✓ within the aim, ✓ within the bar, ✗ missed."
     if "nginx" not in run["results"]:
         yield "nginx is not installed: no ratios."

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ccr_bench.report import BEGIN, END, lines, markdown, verdict, write_doc
+from ccr_bench.report import BEGIN, END, lines, markdown, part_lines, verdict, write_doc
 from ccr_bench.workload import SCENARIOS, asked_model, request_body
+from ccr_data.core.snapshot import Strategy
+from parts import PARTS
 
 
 def cpu(worker: float, control: float | None = None) -> dict[str, Any]:
@@ -90,3 +92,26 @@ def test_bodies_have_the_size_and_shape_that_the_table_says() -> None:
 
 def test_each_plain_scenario_of_the_bars_has_a_tls_twin() -> None:
     assert {"tls-json-small", "tls-json-200k", "tls-sse-20k", "tls-first-json", "tls-first-sse"} <= SCENARIOS.keys()
+
+
+def test_parts_have_a_table_of_their_own_and_bars() -> None:
+    rows = [
+        {"name": name, "title": f"part {name}", "bar_us": 60, "us": us}
+        for name, us in (("fast", [30.0, 20.0, 50.0]), ("slow", [50.0, 61.0, 70.0]))
+    ]
+    run = a_run(relay={"json-small": [cpu(20, 5)]}) | {"parts": rows}
+
+    fast, slow = part_lines(run)
+    assert fast.cells == ("part fast", "30.0 (20.0…50.0)", "< 60", "✓")
+    assert (fast.missed, slow.missed) == (False, True)
+    assert "| part slow | 61.0 (50.0…70.0) | < 60 | ✗ |" in markdown(run)
+    assert part_lines(a_run()) == []
+
+
+def test_each_part_runs_and_each_strategy_is_one() -> None:
+    names = [part.name for part in PARTS]
+
+    assert len(set(names)) == len(names)
+    assert {f"routing-{strategy.value}" for strategy in Strategy} <= set(names)
+    for part in PARTS:
+        part.make()()
