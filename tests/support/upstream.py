@@ -186,6 +186,7 @@ class RawUpstream:
             except OSError:
                 return
             self.connection_count += 1
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every piece goes out at once, and alone
             threading.Thread(target=self._serve, args=(sock,), name="upstream connection", daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
