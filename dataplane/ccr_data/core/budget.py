@@ -16,6 +16,8 @@ the caller's monotonic clock.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from itertools import accumulate
 from typing import NamedTuple
 
 from ccr_data.core.records import Tokens
@@ -403,14 +405,16 @@ class Budget:
         """Until at most this much counts. What open requests hold is taken to be gone within a window."""
         if most < 0:
             return math.inf
-        used = held + sum(map(sum, rings))
-        if used <= most:
+        ring = rings[0] if len(rings) == 1 else list(map(sum, zip(*rings, strict=True)))
+        missing = held + sum(ring) - most
+        if missing <= 0:
             return 0.0
-        for slot in range(self._at - _SLOTS + 1, self._at + 1):
-            used -= sum(ring[slot % _SLOTS] for ring in rings)
-            if used <= most:
-                return max(0.0, (slot + _SLOTS) / SLOTS_PER_S - now_s)
-        return WINDOW_S
+        oldest = (self._at + 1) % _SLOTS
+        freed = list(accumulate(ring[oldest:] + ring[:oldest]))  # nearly free, while a loop over the slots costs a refusal dearly
+        if freed[-1] < missing:
+            return WINDOW_S
+        slot = self._at - _SLOTS + 1 + bisect_left(freed, missing)
+        return max(0.0, (slot + _SLOTS) / SLOTS_PER_S - now_s)
 
     def take(self, other: Budget, now_s: float) -> None:
         """The other's account has turned out to be this one: what it used counts here."""
