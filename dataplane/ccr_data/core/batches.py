@@ -230,9 +230,9 @@ class Journal:
         """Rate-limit headers were seen; the newest of each key counts."""
         self._sightings[sighting.provider, sighting.key_label] = sighting
 
-    def sight_failure(self, provider: str, reason: Reason, at_s: float) -> bool:
+    def sight_failure(self, provider: str, reason: Reason, at_s: float, key_label: str = "", scope: str = "") -> bool:
         """An attempt failed at that Unix time. Returns whether the control plane should hear of it at once."""
-        return self._failures.note(provider, reason, at_s)
+        return self._failures.note(provider, reason, at_s, key_label, scope)
 
     def seal(self, now_s: float, *, even_if_empty: bool = False) -> Batch | None:
         """Number what is open. None if there is nothing, or as long as too much waits already."""

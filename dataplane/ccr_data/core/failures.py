@@ -12,42 +12,44 @@ from ccr_data.core.records import Reason
 
 _NO_NEWS = (
     Reason.RATE_LIMITED,
-    Reason.KEY_REFUSED,
     Reason.CLIENT_LEFT,
     Reason.SIGNATURE,
     Reason.HEDGED,
-)  # of a scope, of a key, of nobody
+)  # of a rate, or of nobody's
 
 
 @dataclass(slots=True)
 class FailureSighting:
-    """Attempts with one provider that failed for one reason. Mutable: it grows until it is told."""
+    """Attempts with one provider and key that failed for one reason. Mutable: it grows until it is told."""
 
     provider: str
     reason: Reason
     count: int
     first_at_s: float
     last_at_s: float
+    key_label: str = ""  # empty: none, or the client's own token
+    scope: str = ""
 
 
 class FailureNews:
-    """What has not been told yet. Bounded by the providers and reasons there are."""
+    """What has not been told yet. Bounded by the keys and reasons there are."""
 
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, Reason], FailureSighting] = {}
+        self._seen: dict[tuple[str, str, Reason], FailureSighting] = {}
 
     def __bool__(self) -> bool:
         return bool(self._seen)
 
-    def note(self, provider: str, reason: Reason, at_s: float) -> bool:
+    def note(self, provider: str, reason: Reason, at_s: float, key_label: str = "", scope: str = "") -> bool:
         """An attempt failed. Returns whether that is news."""
         if reason in _NO_NEWS:
             return False
-        known = self._seen.get((provider, reason))
+        known = self._seen.get((provider, key_label, reason))
         if known is None:
-            self._seen[provider, reason] = FailureSighting(provider, reason, 1, at_s, at_s)
+            seen = FailureSighting(provider, reason, 1, at_s, at_s, key_label, scope)
+            self._seen[provider, key_label, reason] = seen
         else:
             known.count += 1
             known.last_at_s = at_s

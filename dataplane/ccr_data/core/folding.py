@@ -62,6 +62,7 @@ class UsageSum:
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)  # how many ended so
     failed_attempts: int = 0  # that moved on elsewhere
+    served_4xx: int = 0  # of those served
     first_byte_s: float = 0.0
     total_s: float = 0.0
     overhead_s: float = 0.0
@@ -105,6 +106,8 @@ def fold(sums: Sums, records: Sequence[Record], max_keys: int, *, by_second: boo
 
 def _add(total: UsageSum, records: list[Record], outcome: Outcome) -> None:
     total.outcomes[outcome] = total.outcomes.get(outcome, 0) + len(records)
+    if outcome is Outcome.SERVED:
+        total.served_4xx += sum([400 <= one.status < 500 for one in records])
     total.first_byte_s += sum([one.first_byte_s for one in records])
     total.total_s += sum([one.total_s for one in records])
     total.overhead_s += sum([one.overhead_s for one in records])

@@ -17,7 +17,7 @@ from ccr_data.core.errors import CircuitsOpen, CredentialsExpired, NoSuchModel, 
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason, Scored
-from ccr_data.core.snapshot import Choice, KeySelection, RoutedModel, Strategy, Target
+from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Strategy, Target
 
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
@@ -178,12 +178,12 @@ def plan(
     able = [choice for choice in routed.choices if _is_able(choice, routed, needs, passed_over)]
     if not able:
         raise NotSupported(_lacking(model, needs))
-    able = _closed(able, routed, model, passed_over)
+    able = _closed(able, routed, model, needs, passed_over)
     targets: list[Target] = []
     ordered, scored = _ordered(routed, able, needs, node, now_s, roll)
     for choice in ordered:
         own = choice.targets
-        if len(own) == 1 and not choice.draining and not needs.own_token:
+        if len(own) == 1 and not choice.draining and not choice.passed_by and not needs.own_token:
             targets.append(own[0])
         else:
             targets += _targets(choice, needs, pin, node, roll, passed_over)
@@ -221,22 +221,27 @@ def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: lis
         why = "does not read documents"
     elif needs.own_token and choice.subscription_target is None:
         why = "takes no subscription token"
-    elif not needs.own_token and not choice.targets and not choice.draining:
+    elif not needs.own_token and not choice.targets and not choice.draining and not choice.passed_by:
         why = "has no key"
     if why:
         passed_over.append((choice.provider.name, why))
     return not why
 
 
-def _closed(able: list[Choice], routed: RoutedModel, model: str, passed_over: list[tuple[str, str]]) -> list[Choice]:
-    """The choices whose circuit is closed; all of them if none is, unless the last one may be dropped."""
-    closed = [choice for choice in able if not choice.provider.is_open]
+def _closed(
+    able: list[Choice], routed: RoutedModel, model: str, needs: Needs, passed_over: list[tuple[str, str]]
+) -> list[Choice]:
+    """The choices whose circuit is closed, with a key whose is; all of them if none is, unless the last one may be dropped."""
+    if needs.own_token:  # what befell the relay's accounts there is nothing to a client's own
+        closed = [choice for choice in able if not choice.provider.is_open]
+    else:
+        closed = [choice for choice in able if not choice.is_open]
     if len(closed) == len(able):
         return able
     if not closed and not routed.keeps_last:
         raise CircuitsOpen(f"every provider for {model} keeps failing and is passed by until it is back")
     why = "circuit open" if closed else "circuit open, but there is no other"
-    passed_over += [(choice.provider.name, why) for choice in able if choice.provider.is_open]
+    passed_over += [(choice.provider.name, why) for choice in able if choice not in closed]
     return closed or able
 
 
@@ -282,26 +287,31 @@ def _targets(
     """The keys of a provider that may serve the request, in order."""
     if needs.own_token:
         return [choice.subscription_target] if choice.subscription_target else []
-    targets = _keys_in_order(choice, node, roll)
+    is_last = not choice.targets
+    targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice.provider, node, roll)
+    for target in () if is_last else choice.passed_by:
+        passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
     for target in choice.draining:
         if pin is None or _is_unpinned(target, pin):
             passed_over.append((f"{target.provider.name}/{target.label}", "key deprecated"))
+        elif target.key is not None and target.key.is_open and targets:
+            passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
         else:
             targets.append(target)
     return targets
 
 
-def _keys_in_order(choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
-    if len(choice.targets) <= 1:
-        return list(choice.targets)
-    keyed = [_KeyedTarget(target) for target in choice.targets]
-    match choice.provider.key_selection:
+def _keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeState, roll: Roll) -> list[Target]:
+    if len(targets) <= 1:
+        return list(targets)
+    keyed = [_KeyedTarget(target) for target in targets]
+    match provider.key_selection:
         case KeySelection.LEAST_LOADED:
             ordered = sorted(shuffled(keyed, roll), key=lambda entry: node.load.of(entry.target) / entry.weight)
         case KeySelection.WEIGHTED:
             ordered = shuffled(keyed, roll)
         case KeySelection.ROUND_ROBIN:
-            ordered = _next_key_first(keyed, choice.provider.name, node.turns)
+            ordered = _next_key_first(keyed, provider.name, node.turns)
         case KeySelection.PRIORITY:
             ordered = keyed
     return [entry.target for entry in by_priority(ordered)]

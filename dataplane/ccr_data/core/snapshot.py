@@ -148,6 +148,7 @@ class Key:
     state: KeyState = KeyState.ACTIVE
     aws: AwsCredentials | None = None  # instead of the secret, where requests are signed
     expires_at_s: float = NEVER_S  # Unix time; it is not used from then on
+    is_open: bool = False  # the circuit of its scope is open or half-open: requests pass it by
 
     @property
     def material(self) -> tuple[str, AwsCredentials | None]:
@@ -387,6 +388,8 @@ class Choice:
     lone_key: tuple[str, str] | None  # of its target, if it has just one
     measured: tuple[tuple[str, str, bool], tuple[str, str, bool]]  # what its times are kept by: in one piece, streamed
     may_expire: bool = False  # whether one of its keys does
+    passed_by: tuple[Target, ...] = ()  # with active keys of open circuits: for want of anything else
+    is_open: bool = False  # its provider's circuit is open, or those of all its active keys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -458,7 +461,9 @@ def route_model(snapshot: Snapshot, model: str, route: Route) -> RoutedModel:
         _choice(snapshot, one, model, route.strategy) for one in (enabled if len(enabled) == 1 else serving)
     )
     lone = choices[0] if len(choices) == 1 else None
-    only = lone.targets[0] if lone is not None and len(lone.targets) == 1 and not lone.draining else None
+    only = None
+    if lone is not None and len(lone.targets) == 1 and not lone.draining and not lone.passed_by:
+        only = lone.targets[0]
     keeps_last = not snapshot.relay.drops_last_candidate
     if only is not None and only.provider.is_open and not keeps_last:
         only = None
@@ -473,7 +478,9 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     provider = snapshot.providers[candidate.provider]
     own_name = candidate.model or provider.own_name(model)
     rename = own_name if own_name != model else None
-    targets = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.ACTIVE)
+    active = [target(provider, key, rename) for key in provider.keys if key.state is KeyState.ACTIVE]
+    targets = tuple(one for one in active if one.key is not None and not one.key.is_open)
+    passed_by = tuple(one for one in active if one.key is not None and one.key.is_open)
     draining = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.DEPRECATED)
     if not provider.keys and provider.auth_style is AuthStyle.NONE:
         targets = (target(provider, None, rename),)
@@ -495,6 +502,8 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
         targets[0].load_key if len(targets) == 1 else None,
         ((provider.name, own_name, False), (provider.name, own_name, True)),
         any(key.expires_at_s != NEVER_S for key in provider.keys),
+        passed_by,
+        provider.is_open or (bool(passed_by) and not targets),
     )
 
 

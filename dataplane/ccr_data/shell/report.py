@@ -87,9 +87,9 @@ class Reporter:
         """An answer told about limits. Returns at once and never raises."""
         self._journal.sight(sighting)
 
-    def note_failure(self, provider: str, reason: Reason) -> None:
+    def note_failure(self, provider: str, reason: Reason, key_label: str = "", scope: str = "") -> None:
         """An attempt failed, whatever becomes of its request. Returns at once and never raises."""
-        if self._journal.sight_failure(provider, reason, time.time()):
+        if self._journal.sight_failure(provider, reason, time.time(), key_label, scope):
             self._urgent.set()
 
     # --- tasks --------------------------------------------------------------------------------------------------------

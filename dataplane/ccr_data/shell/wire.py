@@ -111,6 +111,7 @@ _KEY_STATES = {
     snapshot_pb2.KEY_STATE_DEPRECATED: KeyState.DEPRECATED,
     snapshot_pb2.KEY_STATE_DISABLED: KeyState.DISABLED,
 }
+_PASSED_BY = (snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_HALF_OPEN)
 _CLASSES = {
     snapshot_pb2.REQUEST_CLASS_MAIN: RequestClass.MAIN,
     snapshot_pb2.REQUEST_CLASS_SUBAGENT: RequestClass.SUBAGENT,
@@ -262,7 +263,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         prices=tuple(_price(price, where) for price in message.prices),
         price_factor=message.price_factor if message.HasField("price_factor") else 1.0,
         is_enabled=message.enabled,
-        is_open=message.circuit in (snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_HALF_OPEN),
+        is_open=message.circuit in _PASSED_BY,
         wire_format=_WIRE_FORMATS[message.wire_format],
         aws_signing=AwsSigning(signing.region, signing.service) if is_signed else None,
         renamed_betas=tuple(message.betas.renamed.items()),
@@ -318,6 +319,7 @@ def _key(message: snapshot_pb2.Key, where: str, *, is_signed: bool) -> Key:
         state,
         aws,
         expires_at_s,
+        message.circuit in _PASSED_BY,
     )
 
 
@@ -481,6 +483,7 @@ def fill_sum(message: usage_pb2.UsageSum, key: SumKey, part: UsageSum) -> None:
     message.first_byte_us = round(part.first_byte_s * 1e6)
     message.total_us = round(part.total_s * 1e6)
     message.overhead_us = round(part.overhead_s * 1e6)
+    message.served_4xx = part.served_4xx
     _fill_tokens(message.tokens, part.tokens)
 
 
@@ -519,7 +522,11 @@ def from_sighting(sighting: RateLimitSighting) -> usage_pb2.RateLimitSighting:
 def from_failure(failure: FailureSighting) -> usage_pb2.FailureSighting:
     """News of failed attempts as the contract has them."""
     message = usage_pb2.FailureSighting(
-        provider=failure.provider, reason=failure.reason.value, count=min(failure.count, 1_000_000)
+        provider=failure.provider,
+        reason=failure.reason.value,
+        count=min(failure.count, 1_000_000),
+        key_label=failure.key_label,
+        scope=failure.scope,
     )
     _fill_time(message.first_at, failure.first_at_s)
     _fill_time(message.last_at, failure.last_at_s)

@@ -17,6 +17,7 @@ from ccr_data.core.snapshot import (
     AuthStyle,
     Candidate,
     Key,
+    KeyState,
     Origin,
     Provider,
     ProviderType,
@@ -78,6 +79,60 @@ def test_the_last_is_dropped_if_told_to(count: int) -> None:
     assert names(planned(provider("a", is_open=True), provider("b"), drops=True)) == ["b"]
 
 
+def two_keys(name: str, *, first_open: bool, second_open: bool, state: KeyState = KeyState.ACTIVE) -> Provider:
+    keys = (
+        Key("k1", "secret", "org-1", is_open=first_open),
+        Key("k2", "secret", "org-2", is_open=second_open, state=state),
+    )
+    return replace(provider(name), keys=keys)
+
+
+def labels(of: Plan) -> list[str]:
+    return [f"{target.provider.name}/{target.label}" for target in of.targets]
+
+
+def test_a_key_of_an_open_scope_is_passed_by_and_the_plan_says_so() -> None:
+    """A fault of one account leaves the provider in use."""
+    found = planned(two_keys("a", first_open=True, second_open=False), provider("b"))
+    assert labels(found) == ["a/k2", "b/b-key"]
+    assert ("a/k1", "circuit open") in found.passed_over
+
+
+def test_a_provider_all_of_whose_scopes_are_open_is_passed_by() -> None:
+    found = planned(two_keys("a", first_open=True, second_open=True), provider("b"))
+    assert labels(found) == ["b/b-key"]
+    assert ("a", "circuit open") in found.passed_over
+
+
+def test_the_keys_of_open_scopes_are_kept_where_there_is_nothing_else() -> None:
+    found = planned(two_keys("a", first_open=True, second_open=True))
+    assert sorted(labels(found)) == ["a/k1", "a/k2"]
+    with pytest.raises(CircuitsOpen):
+        planned(two_keys("a", first_open=True, second_open=True), drops=True)
+    assert labels(planned(two_keys("a", first_open=True, second_open=False), drops=True)) == ["a/k2"]
+
+
+def test_a_clients_own_token_goes_where_the_relays_accounts_are_passed_by() -> None:
+    """Its account is another one."""
+    one = replace(two_keys("a", first_open=True, second_open=True), accepts_subscription=True)
+    other = replace(provider("b"), accepts_subscription=True)
+    assert names(planned(one, other, needs=Needs(own_token=True))) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("is_open", "expected"), [(False, ["a/k2", "a/k1"]), (True, ["a/k1"])])
+def test_a_draining_key_of_an_open_scope_is_passed_by_too(is_open: bool, expected: list[str]) -> None:
+    drains = two_keys("a", first_open=False, second_open=is_open, state=KeyState.DEPRECATED)
+    assert labels(planned(drains, pin=Pin("a", "k2", 9e9))) == expected
+
+
+def test_failures_of_two_keys_are_told_apart() -> None:
+    """Whether it is the account's fault or the provider's shows only then."""
+    news = FailureNews()
+    for label in ("k1", "k2", "k1"):
+        assert news.note("a", Reason.KEY_REFUSED, 1.0, label, f"org-{label}")
+    assert [(one.key_label, one.scope, one.count) for one in news.all()] == [("k1", "org-k1", 2), ("k2", "org-k2", 1)]
+
+
 def test_failures_of_one_kind_are_told_together() -> None:
     """A crowd of them is one line of news."""
     news = FailureNews()
@@ -89,8 +144,8 @@ def test_failures_of_one_kind_are_told_together() -> None:
     ]
 
 
-@pytest.mark.parametrize("reason", [Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT])
-def test_what_is_no_failure_of_the_provider_is_no_news(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMITED, Reason.CLIENT_LEFT, Reason.SIGNATURE])
+def test_what_is_no_failure_of_provider_or_key_is_no_news(reason: Reason) -> None:
     news = FailureNews()
     assert not news.note("a", reason, 1.0)
     assert not news
@@ -98,12 +153,13 @@ def test_what_is_no_failure_of_the_provider_is_no_news(reason: Reason) -> None:
 
 def test_news_are_in_the_next_batch_and_in_no_other() -> None:
     journal = Journal("j", UsageEncoder())
-    assert journal.sight_failure("a", Reason.CONNECT, 1_700_000_000.25)
+    assert journal.sight_failure("a", Reason.CONNECT, 1_700_000_000.25, "k", "org")
     first = journal.seal(0.0)
     second = journal.seal(0.0, even_if_empty=True)
     assert first is not None
     assert second is not None
     (told,) = usage_pb2.UsageBatch.FromString(first.payload).failures
     assert (told.provider, told.reason, told.count) == ("a", "connect", 1)
+    assert (told.key_label, told.scope) == ("k", "org")
     assert told.last_at.ToMicroseconds() == 1_700_000_000_250_000
     assert not usage_pb2.UsageBatch.FromString(second.payload).failures
