@@ -410,7 +410,7 @@ class Budget:
         if missing <= 0:
             return 0.0
         oldest = (self._at + 1) % _SLOTS
-        freed = list(accumulate(ring[oldest:] + ring[:oldest]))  # nearly free, while a loop over the slots costs a refusal dearly
+        freed = list(accumulate(ring[oldest:] + ring[:oldest]))  # a loop over the slots would make refusals dear
         if freed[-1] < missing:
             return WINDOW_S
         slot = self._at - _SLOTS + 1 + bisect_left(freed, missing)
