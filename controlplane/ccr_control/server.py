@@ -145,7 +145,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     services.add(
         "ccr.rpc.v1.ProviderService",
         providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-        ProviderServicer(keeper, prober, publisher, store),
+        ProviderServicer(keeper, prober, publisher, store, credentials.of),
     )
     secret = token(state)
     async with store.running():

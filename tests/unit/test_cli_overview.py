@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from ccr_cli.overview import (
     ConfigState,
+    CredentialState,
     NodeState,
     Overview,
     ProviderHealth,
@@ -57,6 +58,14 @@ def test_nothing_is_wrong_with_a_relay_that_is_well() -> None:
         ),
         (replace(WELL, config=replace(CONFIG, refusal_problems=("ccr.yaml:3:5: bad",))), "ccr.yaml:3:5: bad"),
         (replace(WELL, health=(OPEN,)), "zai is passed by since 2026-11-21T09:00:00Z: its circuit is open (connect)"),
+        (
+            replace(WELL, health=(replace(HEALTH, credentials=(CredentialState("role", True, SINCE, "AccessDenied"),)),)),
+            f"zai: the credential of role cannot be renewed, and is good until {SINCE}: AccessDenied",
+        ),
+        (
+            replace(WELL, health=(replace(HEALTH, credentials=(CredentialState("role", False, None, ""),)),)),
+            "zai: the credential of role is missing",
+        ),
         (replace(WELL, relay_answers=False), "the relay does not answer at http://127.0.0.1:8787"),
     ],
 )
@@ -114,4 +123,4 @@ def test_circuits_and_probes_have_words() -> None:
         ("new", "closed", "-", "0"),
         ("off", "disabled", "alive, it refuses the key", "0"),
     ]
-    assert health_rows((HEALTH,)) == [("zai", "zai", "closed", SINCE, "-", "alive 12.3 ms", SINCE)]
+    assert health_rows((HEALTH,)) == [("zai", "zai", "closed", SINCE, "-", "alive 12.3 ms", SINCE, "-")]

@@ -70,6 +70,16 @@ class HealthEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialState:
+    """A credential that the control plane finds and renews."""
+
+    key: str
+    is_usable: bool
+    expires_at: str | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderHealth:
     """The circuit of a configured provider, and what the last probe found. None: there was none."""
 
@@ -87,6 +97,7 @@ class ProviderHealth:
     probe_status: int  # 0: no HTTP answer
     probe_problem: str
     events: tuple[HealthEvent, ...]
+    credentials: tuple[CredentialState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,11 @@ def problems(overview: Overview) -> list[str]:
         elif is_behind(node, overview.newest_version):
             found.append(f"{node.node_id} serves version {node.served_version}, newest is {overview.newest_version}")
     for one in overview.health:
+        found += [
+            f"{one.provider}: the credential of {held.key} {credential_words(held)}"
+            for held in one.credentials
+            if held.problem or not held.is_usable
+        ]
         if one.circuit != "closed" and one.is_enabled:
             why = f" ({one.last_failure_reason})" if one.last_failure_reason else ""
             found.append(f"{one.provider} is passed by since {one.circuit_since}: its circuit is {one.circuit}{why}")
@@ -241,7 +257,16 @@ def probe_words(one: ProviderHealth | None) -> str:
     return f"alive, {one.probe_problem}" if one.probe_problem else f"alive {time_words(one.probe_ms or 0.0)}"
 
 
-HEALTH_COLUMNS = ("provider", "type", "circuit", "since", "last failure", "probe", "probed")
+def credential_words(held: CredentialState) -> str:
+    """`is good until …`, `is missing: …`, `cannot be renewed, and ends …: …`."""
+    why = f": {held.problem}" if held.problem else ""
+    if not held.is_usable:
+        return f"is missing{why}"
+    until = f" until {held.expires_at}" if held.expires_at else ""
+    return f"cannot be renewed, and is good{until}{why}" if why else f"is good{until}"
+
+
+HEALTH_COLUMNS = ("provider", "type", "circuit", "since", "last failure", "probe", "probed", "credentials")
 
 
 def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
@@ -255,6 +280,7 @@ def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
             f"{one.last_failure_reason} {one.last_failure_at}" if one.last_failure_reason else "-",
             probe_words(one),
             one.probe_at or "-",
+            "; ".join(f"{held.key} {credential_words(held)}" for held in one.credentials) or "-",
         )
         for one in health
     ]

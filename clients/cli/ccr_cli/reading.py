@@ -5,7 +5,7 @@ from __future__ import annotations
 from ccr_rpc.v1 import config_pb2, fleet_pb2, providers_pb2, snapshot_pb2, stats_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ccr_cli.overview import ConfigState, HealthEvent, NodeState, ProviderHealth, ProviderState
+from ccr_cli.overview import ConfigState, CredentialState, HealthEvent, NodeState, ProviderHealth, ProviderState
 
 
 def config_state(answer: config_pb2.GetConfigResponse) -> ConfigState:
@@ -88,6 +88,15 @@ def provider_health(one: providers_pb2.ProviderStatus) -> ProviderHealth:
         events=tuple(
             HealthEvent(time_text(event.at), _CIRCUITS.get(event.circuit, "unknown"), event.reason)
             for event in one.events
+        ),
+        credentials=tuple(
+            CredentialState(
+                held.key_label,
+                held.usable,
+                time_text(held.expires_at) if held.HasField("expires_at") else None,
+                held.problem,
+            )
+            for held in one.credentials
         ),
     )
 

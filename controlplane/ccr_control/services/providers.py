@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, NoReturn
 
 import grpc
@@ -16,6 +18,7 @@ from ccr_control.core.compile import PROVIDER_TYPES
 from ccr_control.core.health import Event, ProbeResult, ProviderHealth, ScopeHealth, state_name
 from ccr_control.core.provider_schema import ProviderConfig
 from ccr_control.services.wire import timestamp
+from ccr_control.shell.credentials import Held
 from ccr_control.shell.health import CIRCUIT_STATES, Asking, HealthKeeper
 from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
@@ -23,19 +26,30 @@ from ccr_control.store.actor import StoreUnavailable
 
 EVENTS_UNLESS_SAID = 100
 
+CredentialsOf = Callable[[str], Iterable[Held]]
+
 
 class ProviderServicer(providers_pb2_grpc.ProviderServiceServicer):
     """Shows providers, probes them and resets their circuits."""
 
-    def __init__(self, keeper: HealthKeeper, prober: Prober, publisher: Publisher, store: Asking) -> None:
+    def __init__(
+        self,
+        keeper: HealthKeeper,
+        prober: Prober,
+        publisher: Publisher,
+        store: Asking,
+        credentials: CredentialsOf = lambda _: (),
+    ) -> None:
+        """`credentials` gives those of a provider that have to be found."""
         self._keeper, self._prober, self._publisher, self._store = keeper, prober, publisher, store
+        self._credentials = credentials
 
     async def ListProviders(
         self, request: providers_pb2.ListProvidersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> providers_pb2.ListProvidersResponse:
         """All of them, in the order of the configuration."""
         return providers_pb2.ListProvidersResponse(
-            providers=[status_message(config, health) for config, health in self._keeper.providers()]
+            providers=[self._message(config, health) for config, health in self._keeper.providers()]
         )
 
     async def ResetCircuit(
@@ -46,7 +60,7 @@ class ProviderServicer(providers_pb2_grpc.ProviderServiceServicer):
         self._keeper.reset(request.provider, request.scope)
         await self._publisher.settled()
         config, health = await self._found(request.provider, context)
-        return providers_pb2.ResetCircuitResponse(provider=status_message(config, health))
+        return providers_pb2.ResetCircuitResponse(provider=self._message(config, health))
 
     async def ProbeProvider(
         self, request: providers_pb2.ProbeProviderRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +70,7 @@ class ProviderServicer(providers_pb2_grpc.ProviderServiceServicer):
         await self._prober.probe(config, request.scope)
         await self._publisher.settled()
         config, health = await self._found(request.provider, context)
-        return providers_pb2.ProbeProviderResponse(provider=status_message(config, health))
+        return providers_pb2.ProbeProviderResponse(provider=self._message(config, health))
 
     async def ListHealthEvents(
         self, request: providers_pb2.ListHealthEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -69,6 +83,9 @@ class ProviderServicer(providers_pb2_grpc.ProviderServiceServicer):
         except StoreUnavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store cannot be read now: {error}")
         return providers_pb2.ListHealthEventsResponse(events=[_event(event) for event in events])
+
+    def _message(self, config: ProviderConfig, health: ProviderHealth) -> providers_pb2.ProviderStatus:
+        return status_message(config, health, self._credentials(config.name))
 
     async def _found(
         self, name: str, context: grpc.aio.ServicerContext[Any, Any], scope: str = ""
@@ -85,7 +102,9 @@ async def _no_such(what: str, context: grpc.aio.ServicerContext[Any, Any]) -> No
     await context.abort(grpc.StatusCode.NOT_FOUND, f"{what} in the configuration")
 
 
-def status_message(config: ProviderConfig, health: ProviderHealth) -> providers_pb2.ProviderStatus:
+def status_message(
+    config: ProviderConfig, health: ProviderHealth, credentials: Iterable[Held] = ()
+) -> providers_pb2.ProviderStatus:
     """How a provider is."""
     message = providers_pb2.ProviderStatus(
         name=config.name,
@@ -95,6 +114,7 @@ def status_message(config: ProviderConfig, health: ProviderHealth) -> providers_
         circuit_since=timestamp(health.circuit.since_s),
         events=[_event(event) for event in health.events],
         scopes=[_scope(scope, one) for scope, one in health.scopes.items()],
+        credentials=[_credential(held) for held in credentials],
     )
     if isinstance(health.circuit, Open):
         message.open_until.CopyFrom(timestamp(health.circuit.until_s))
@@ -105,6 +125,21 @@ def status_message(config: ProviderConfig, health: ProviderHealth) -> providers_
         message.last_failure_reason = health.circuit.reason
     if health.probe is not None:
         message.last_probe.CopyFrom(_probe(health.probe))
+    return message
+
+
+def _credential(held: Held) -> providers_pb2.CredentialStatus:
+    standing = held.standing
+    message = providers_pb2.CredentialStatus(
+        key_label=held.label,
+        usable=held.material is not None,
+        failures=standing.failures,
+        problem=standing.problem,
+    )
+    if standing.is_found:
+        message.found_at.CopyFrom(timestamp(standing.found_s))
+        if standing.expires_s != inf:
+            message.expires_at.CopyFrom(timestamp(standing.expires_s))
     return message
 
 
