@@ -71,7 +71,7 @@ class Reporting(Protocol):
         """An answer told about limits."""
         ...
 
-    def note_failure(self, provider: str, reason: Reason) -> None:
+    def note_failure(self, provider: str, reason: Reason, key_label: str = "", scope: str = "") -> None:
         """An attempt failed; its request may go on elsewhere."""
         ...
 
@@ -302,7 +302,7 @@ class Relay:
         """An attempt failed: pass its target over for a while."""
         if reason is Reason.SIGNATURE or reason is Reason.HEDGED:  # no fault of the provider's
             return
-        self.reporter.note_failure(failed.provider.name, reason)
+        self.reporter.note_failure(failed.provider.name, reason, failed.label, failed.scope[1])
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
         elif reason is Reason.RATE_LIMITED and head is not None:
