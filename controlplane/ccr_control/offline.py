@@ -2,6 +2,7 @@
 
     validate FILE|-             checks it; every problem on a line of its own
     show FILE|-                 prints it as it takes effect, defaults included, secrets as "***"
+    snapshot FILE|-             writes what nodes would decide by, serialised and without secrets, to stdout
     schema                      prints the JSON Schema, for editors
     init [--out FILE] [--force] writes a configuration to begin with
 
@@ -16,12 +17,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
-from ccr_control.core.compile import json_schema, redacted_yaml
+from ccr_control.core.compile import check, compile_snapshot, json_schema, redacted_yaml
 from ccr_control.core.config import Format, Loaded, as_text, load
 from ccr_control.core.errors import ConfigInvalid, Problem
+from ccr_control.core.withheld import without_secrets
 
 OK, PROBLEMS, USAGE = 0, 1, 2
 
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, explained in (
         ("validate", _validate, "check a configuration and list every problem"),
         ("show", _show, 'print a configuration as it takes effect, secrets as "***"'),
+        ("snapshot", _snapshot, "write the snapshot of a configuration, serialised and without secrets"),
     ):
         reading = commands.add_parser(name, help=explained)
         reading.add_argument("file", metavar="FILE", help="a .yaml or .toml file; - for standard input")
@@ -74,6 +78,15 @@ def _show(options: argparse.Namespace) -> int:
     loaded = _loaded(options)
     _warn(loaded.warnings)
     print(redacted_yaml(loaded.config), end="")
+    return OK
+
+
+def _snapshot(options: argparse.Namespace) -> int:
+    loaded = _loaded(options)
+    snapshot = compile_snapshot(loaded.config, version=1, created_at=datetime.fromtimestamp(0, UTC))
+    if problems := check(snapshot):
+        raise ConfigInvalid([Problem(options.file, 0, 0, "", problem) for problem in problems])
+    sys.stdout.buffer.write(without_secrets(snapshot).SerializeToString())
     return OK
 
 

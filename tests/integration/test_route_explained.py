@@ -226,6 +226,31 @@ def test_real_requests_keep_the_scores_they_were_ordered_by(tmp_path: Path) -> N
     assert all("(" not in line for line in told["failover"].values())
 
 
+def test_a_file_is_decided_by_while_nothing_runs(tmp_path: Path) -> None:
+    """As by a worker that has just started; the same file says what is wrong with it."""
+    dear, cheap = ({"prices": {"*": {"input": usd, "output": usd}}} for usd in (2, 1))
+    url = "http://127.0.0.1:1"
+    text = config(provider("a", url, **dear), provider("b", url, **cheap), routing={"strategy": "cost-based"})
+    (tmp_path / "new.yaml").write_text(text.replace("sk-up-a", "${KEY_OF_A}"))
+    (tmp_path / "ca.toml").write_text("nonsense")
+    asked = ("route", "--model", "claude-test", "--state-dir", str(tmp_path / "none"))
+
+    done = ccr(*asked, "--config", "new.yaml", "--client", "tester", cwd=tmp_path, KEY_OF_A="sk-hidden")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "claude-test would go to b/b-key as claude-test\nroute default of new.yaml\nstrategy cost-based; "
+    )
+    assert "no control plane runs here" in done.stderr
+    assert "worker that has served nothing yet" in done.stderr
+
+    unset = ccr(*asked, "--config", "new.yaml", cwd=tmp_path)
+    assert (unset.returncode, "KEY_OF_A" in unset.stderr) == (1, True)
+    toml = ccr(*asked, "--config", "ca.toml", cwd=tmp_path)
+    assert (toml.returncode, "ca.toml:1" in toml.stderr) == (1, True)
+    assert ccr(*asked, cwd=tmp_path).returncode == 3  # without a file there is nothing to decide by
+    assert ccr(*asked, "--config", "new.yaml", "--node", "a", cwd=tmp_path).returncode == 3
+
+
 # --- the control plane ------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,11 @@ import typer
 
 from ccr_cli import places
 from ccr_cli.decisions import PIN, SCORES, place, score_text
-from ccr_cli.failure import EXIT_NOT_WELL, EXIT_USAGE, Failure
+from ccr_cli.failure import EXIT_NOT_WELL, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.screen import print_json, print_table
+
+STDIN = "<stdin>"
 
 if TYPE_CHECKING:
     from ccr_rpc.v1 import routes_pb2, snapshot_pb2
@@ -72,10 +75,16 @@ def route(
     request = routes_pb2.ExplainRouteRequest(request=asked, node_id=node)
     if config is not None:
         request.config = _read(config) or b"\n"  # nothing would mean the one in force
-        request.config_name = "<stdin>" if config == "-" else config
-    state = places.state_dir(state_dir, os.environ)
-    with dialled(places.control_door(control, state, os.environ)) as plane:
-        found = plane.explain_route(request)
+        request.config_name = STDIN if config == "-" else config
+    try:
+        door = places.control_door(control, places.state_dir(state_dir, os.environ), os.environ)
+        with dialled(door) as plane:
+            found = plane.explain_route(request)
+    except Failure as failure:
+        if failure.exit_code != EXIT_UNREACHABLE or not request.config or node:
+            raise
+        print(f"ccr: {failure}; decided as by a worker that has served nothing yet", file=sys.stderr)
+        found = routes_pb2.ExplainRouteResponse(answer=_decided_here(request))
     if as_json:
         from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - only needed here
 
@@ -84,6 +93,27 @@ def route(
         _show(model, found, request.config_name)
     if found.answer.status:
         raise typer.Exit(EXIT_NOT_WELL)
+
+
+def _decided_here(request: routes_pb2.ExplainRouteRequest) -> snapshot_pb2.RouteAnswer:
+    """What a new worker would answer: processes of both planes' packages work it out. Raises typer.Exit if the file is bad."""
+    from ccr_rpc.v1 import snapshot_pb2  # noqa: PLC0415 - as above
+
+    file = "-" if request.config_name == STDIN else request.config_name
+    compiled = _run("ccr_control.offline", "snapshot", file, text=request.config)
+    question = snapshot_pb2.RouteQuestion(request=request.request)
+    question.candidate.ParseFromString(compiled)
+    return snapshot_pb2.RouteAnswer.FromString(_run("ccr_data.offline", text=question.SerializeToString()))
+
+
+def _run(module: str, *arguments: str, text: bytes) -> bytes:
+    """What a process of ours makes of `text`."""
+    sys.stdout.flush()
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    done = subprocess.run(command, input=text, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    return done.stdout
 
 
 def _header(text: str) -> snapshot_pb2.Header:
@@ -122,6 +152,7 @@ def _show(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str) 
 def summary(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str) -> list[str]:
     """What comes before the tables."""
     answer = found.answer
+    asked = f", asked of {found.node_id}" if found.node_id else ""
     first = answer.decision.candidates[0] if answer.decision.candidates and not answer.status else None
     if first is not None:
         said = [f"{model} would go to {place(first.provider, first.key_label)} as {first.model}"]
@@ -130,8 +161,6 @@ def summary(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str
         said = [f"{model} would be refused: {answer.status} {answer.problem}"]
     if answer.route:
         by = f"snapshot {answer.snapshot_version}" if answer.snapshot_version else config_name
-        said.append(f"route {answer.route} of {by}, asked of {found.node_id}")
+        said.append(f"route {answer.route} of {by}{asked}")
         said.append(f"strategy {answer.decision.strategy}; {PIN[answer.decision.pin]}")
-    else:
-        said.append(f"asked of {found.node_id}")
     return said

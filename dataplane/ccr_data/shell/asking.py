@@ -9,9 +9,13 @@ from time import perf_counter
 
 from ccr_rpc.v1 import snapshot_pb2
 
+from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.explaining import Explained, Hypothetical, View, explain
+from ccr_data.core.pins import Pins
+from ccr_data.core.routing import NodeState, Roll
 from ccr_data.core.snapshot import Snapshot
+from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.relay import Relay
 from ccr_data.shell.wire import fill_decision, to_snapshot
 
@@ -85,6 +89,16 @@ def answer_of(question: Question, explained: Explained, version: int) -> snapsho
     return message
 
 
+def answer_afresh(question: Question) -> snapshot_pb2.RouteAnswer:
+    """The answer of a node that has served nothing yet, by the question's own candidate."""
+    if question.candidate is None:
+        refusal = question.refusal or "there is no snapshot to decide by"
+        return answer_of(question, Explained(status=NOT_READY, problem=refusal), 0)
+    limits = Budgeting().looked_at(question.candidate)
+    view = View(question.candidate, NodeState(), Pins(), limits, ClientLimits(), b"", 0.0, has_secrets=False)
+    return answer_of(question, explain(question.of, view, _roll_of(question)), 0)
+
+
 def answering(relay: Relay, salt: bytes) -> Answer:
     """What answers by the state of a relay. Nothing of it is moved, and it may be asked at any time."""
 
@@ -105,7 +119,11 @@ def answering(relay: Relay, salt: bytes) -> Answer:
             perf_counter(),
             has_secrets=question.candidate is None,
         )
-        explained = explain(question.of, view, random.Random(question.seed).random)  # noqa: S311 - to be replayed
+        explained = explain(question.of, view, _roll_of(question))
         return answer_of(question, explained, 0 if question.candidate else snapshot.version)
 
     return answer
+
+
+def _roll_of(question: Question) -> Roll:
+    return random.Random(question.seed).random  # noqa: S311 - to be replayed
