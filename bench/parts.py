@@ -13,10 +13,13 @@ import gc
 import json
 import random
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import process_time_ns
+from zlib import crc32
 
+from ccr_data.core.eventstream import EventStream
 from ccr_data.core.matching import Asked, Conditions
 from ccr_data.core.records import Decision
 from ccr_data.core.routing import Needs, NodeState, plan
@@ -24,6 +27,8 @@ from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
     AuthStyle,
+    AwsCredentials,
+    AwsSigning,
     Candidate,
     Key,
     ModelPrice,
@@ -34,7 +39,11 @@ from ccr_data.core.snapshot import (
     Route,
     Snapshot,
     Strategy,
+    WireFormat,
+    target,
 )
+from ccr_data.providers.adapter import UpstreamRequest
+from ccr_data.providers.cloud_lines import signed, upstream_head
 
 Call = Callable[[], object]
 
@@ -86,7 +95,47 @@ def decision(strategy: Strategy, count: int = 100) -> Call:
     return decide
 
 
+def signing() -> Call:
+    """Sign a request to Bedrock with Claude Code's header lines. Without a body: hashing 200 KB takes as long as SHA-256 takes."""
+    aws = AwsCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "token" * 200)
+    provider = Provider(
+        name="bedrock",
+        type=ProviderType.BEDROCK,
+        origin=Origin("https", "bedrock-runtime.us-east-1.amazonaws.com", 443),
+        base_path="",
+        auth_style=AuthStyle.SIGV4,
+        keys=(Key("role", "", "account", aws=aws),),
+        wire_format=WireFormat.BEDROCK_INVOKE,
+        aws_signing=AwsSigning("us-east-1", "bedrock"),
+    )
+    to = target(provider, provider.keys[0], None)
+    lines = [b"content-type: application/json", *(b"x-stainless-header-%d: value" % n for n in range(16))]
+    path = b"/model/us.anthropic.claude-opus-5-5/invoke-with-response-stream"
+    request = UpstreamRequest(upstream_head(b"POST", to, path, lines, 0), (), 0)
+    return lambda: signed(request, to, 1_790_000_000.0)
+
+
+def event_stream() -> Call:
+    """One event of an AWS event stream, in a piece of its own."""
+    event = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"and so the story went on"}}'
+    names = ((b":event-type", b"chunk"), (b":content-type", b"application/json"), (b":message-type", b"event"))
+    headers = b"".join(
+        b"%c%b\x07%b%b" % (len(name), name, len(value).to_bytes(2, "big"), value) for name, value in names
+    )
+    payload = b'{"bytes":"%b","p":"abcdefghijklm"}' % b64encode(event)
+    lengths = (len(headers) + len(payload) + 16).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+    message = lengths + crc32(lengths).to_bytes(4, "big") + headers + payload
+    frame = message + crc32(message).to_bytes(4, "big")
+    stream = EventStream()
+    assert event in stream.feed(frame)
+    return lambda: stream.feed(frame)
+
+
 PARTS: list[Part] = [
+    Part("sigv4", "AWS signature of a request, without its body's hash", 60, signing),
+    Part("event-stream", "event of an AWS event stream", 15, event_stream),
+]
+PARTS += [
     Part(
         f"routing-{strategy.value}",
         f"decision where to go, 100 candidates, {strategy.value}",

@@ -155,6 +155,13 @@ class Key:
         """What the provider takes or refuses: a short-lived credential keeps its label when it is renewed."""
         return self.secret, self.aws
 
+    @property
+    def holder(self) -> str:
+        """What stands for its account: the secret, unless that is renewed every hour."""
+        if self.expires_at_s != NEVER_S:
+            return self.label
+        return self.aws.access_key_id if self.aws is not None else self.secret
+
 
 # Parts of a conversation's tokens, for comparing prices: with a prompt cache nearly all input is read from it.
 CACHED_MIX = {"input": 0.02, "output": 0.02, "cache_read": 0.90, "cache_write": 0.06}

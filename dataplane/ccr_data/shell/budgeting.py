@@ -39,7 +39,7 @@ class Budgeting:
         secrets: dict[Scope, set[str]] = {}
         for provider in snapshot.providers.values():
             for key in provider.keys:
-                secrets.setdefault((provider.name, key.scope or key.label), set()).add(key.secret)
+                secrets.setdefault((provider.name, key.scope or key.label), set()).add(key.holder)
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
         self.limits.configure(

@@ -13,6 +13,7 @@ from ccr_data.core.snapshot import (
     AuthStyle,
     AwsCredentials,
     AwsSigning,
+    Key,
     ProviderType,
     Target,
     WireFormat,
@@ -165,3 +166,15 @@ def test_what_was_refused_is_forgotten_with_the_rest() -> None:
     cooldowns.note(at("old"), Reason.RATE_LIMITED, 60.0)
 
     assert cooldowns.is_cooling(at("new"), 1.0)
+
+
+def test_a_renewed_token_stands_for_the_same_account() -> None:
+    """What rests for a rate limit goes on resting; another static key may be another account."""
+    first, second = (Key("adc", secret, "", expires_at_s=9.0) for secret in ("token-1", "token-2"))
+
+    assert first.holder == second.holder
+    assert first.material != second.material
+    assert Key("k", "sk-1", "").holder != Key("k", "sk-2", "").holder
+    assert (
+        Key("k", "", "", aws=AwsCredentials("A", "s")).holder != Key("k", "", "", aws=AwsCredentials("B", "s")).holder
+    )
