@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -14,10 +15,17 @@ import grpc.aio
 import pytest
 from ccr_cli import places
 from ccr_cli.control import dialled
+from ccr_data.shell.asking import answering
+from ccr_data.shell.node_dir import NodeDir
+from ccr_data.shell.relay import Relay as DataRelay
+from ccr_data.shell.store import SnapshotStore
+from ccr_data.shell.watch import follow_snapshots
 from ccr_rpc.v1 import routes_pb2, routes_pb2_grpc, snapshot_pb2, usage_pb2
 from support.ccr import ccr, ccr_beside
 from support.control import Control, running_control
+from support.fake_control import controlling
 from support.fake_node import FakeNode
+from support.node_values import NODE, snapshot_message
 from support.relay import AUTH, BODY, client, config, provider, relaying
 from support.serving import Relay
 from support.upstream import RawUpstream, Request, Wire, error_answer
@@ -193,6 +201,35 @@ def test_the_command_shows_a_table_and_decides_by_a_file_that_is_not_in_force(tm
         assert not upstream.requests  # nothing was sent anywhere
 
 
+def test_what_is_drawn_at_random_can_be_replayed(tmp_path: Path) -> None:
+    """By its seed; turns are not taken by asking."""
+    with RawUpstream() as upstream:
+        providers = [provider(name, upstream.url) for name in "abcd"]
+        routes = [
+            {
+                "match": {"model": f"claude-{strategy}"},
+                "strategy": strategy,
+                "to": [{"provider": name} for name in "abcd"],
+            }
+            for strategy in ("simple-shuffle", "round-robin", "weighted-round-robin", "latency-based", "least-loaded")
+        ]
+        text = config(*providers, routing={"affinity": "none", "routes": routes})
+        with relaying(tmp_path, text) as relay, dialled(places.control_door(None, relay.state, {})) as plane:
+
+            def order(strategy: str, seed: int) -> str:
+                of = snapshot_pb2.HypotheticalRequest(model=f"claude-{strategy}", seed=seed)
+                said = plane.explain_route(routes_pb2.ExplainRouteRequest(request=of)).answer.decision
+                assert said.strategy == strategy
+                return "".join(one.provider for one in said.candidates)
+
+            for strategy in ("simple-shuffle", "latency-based", "least-loaded"):
+                orders = [order(strategy, seed) for seed in range(12)]
+                assert [order(strategy, seed) for seed in range(12)] == orders
+                assert len(set(orders)) > 1
+            for strategy in ("round-robin", "weighted-round-robin"):
+                assert {order(strategy, seed) for seed in range(5)} == {"abcd"}
+
+
 def test_real_requests_keep_the_scores_they_were_ordered_by(tmp_path: Path) -> None:
     with RawUpstream() as upstream:
         routing = {
@@ -298,6 +335,46 @@ async def test_a_node_that_is_gone_or_silent_is_followed_by_the_next(tmp_path: P
             assert [len(node.questions) for node in (gone, silent, good)] == [1, 1, 1]
             assert good.questions[0].request.seed == 4
             assert not good.questions[0].HasField("candidate")
+
+
+class NoReports:
+    """Nothing is served in the test that uses it."""
+
+    def note(self, record: object) -> None: ...
+    def note_sighting(self, sighting: object) -> None: ...
+    def note_failure(self, *about: object) -> None: ...
+
+
+async def test_a_node_answers_between_snapshots_and_before_the_first(tmp_path: Path) -> None:
+    store = SnapshotStore(NodeDir(tmp_path / "state", "worker-0"))
+    answer = answering(DataRelay(store, NoReports()), b"")
+    of = snapshot_pb2.HypotheticalRequest(model="m")
+    candidate = snapshot_message(0, secret="")
+
+    async with controlling(tmp_path / "control.sock") as control:
+        following = asyncio.create_task(follow_snapshots(lambda: control.address, NODE, store, answer=answer))
+        stream = await control.watch()
+
+        async def said(**more: Any) -> snapshot_pb2.RouteAnswer:
+            question = snapshot_pb2.RouteQuestion(id=7, request=of, **more)
+            await stream.send_bytes(snapshot_pb2.WatchSnapshotsResponse(question=question).SerializeToString())
+            answer = (await stream.answer()).answer
+            assert answer.id == 7
+            return answer
+
+        assert (await said()).status == 503
+        assert (await said(candidate=candidate)).decision.candidates[0].provider == "p0"
+        await stream.send(snapshot_message(5))
+        assert (await stream.answer()).accepted.version == 5
+        assert (await said()).snapshot_version == 5
+        assert (await said(candidate=candidate)).snapshot_version == 0
+        candidate.routes[0].candidates[0].provider = "nobody"
+        refused = await said(candidate=candidate)
+        assert (refused.status, "no provider nobody" in refused.problem) == (503, True)
+        assert store.version == 5
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
 
 
 async def test_without_a_node_that_answers_it_says_so(tmp_path: Path) -> None:
