@@ -196,3 +196,8 @@ def provider_of(cloud: Cloud, url: str) -> dict[str, Any]:
                 **bearer,
             }
     raise ValueError(cloud.name)
+
+
+def demo_settings(cloud: Cloud) -> dict[str, Any]:
+    """The demo provider as this cloud, open for the credentials here and for no others."""
+    return {"cloud": cloud.face, "cloud_keys": KEYS, "good_keys": [BEARER, API_KEY], "cloud_region": REGION}

@@ -21,14 +21,52 @@ TOOLS = [
 ]
 
 
+def whole(stream: bytes) -> dict[str, Any]:
+    """The message that a stream of server-sent events tells. Raises AssertionError if it does not tell all of it."""
+    message: dict[str, Any] = {}
+    names = []
+    for each in stream.split(b"\n\n"):
+        if not each.startswith(b"event:"):
+            continue
+        event = json.loads(each.partition(b"data:")[2])
+        names.append(event["type"])
+        match event["type"]:
+            case "message_start":
+                message = event["message"]
+            case "content_block_start":
+                message["content"].append(event["content_block"] | {"_json": ""})
+            case "content_block_delta":
+                _grow(message["content"][event["index"]], event["delta"])
+            case "content_block_stop":
+                block = message["content"][event["index"]]
+                if text := block.pop("_json"):
+                    block["input"] = json.loads(text)
+            case "message_delta":
+                message["usage"] |= event["usage"]
+    assert names[-1] == "message_stop", stream[-300:]
+    return message
+
+
+def _grow(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    match delta["type"]:
+        case "input_json_delta":
+            block["_json"] += delta["partial_json"]
+        case "signature_delta":
+            block["signature"] = delta["signature"]
+        case kind:
+            name = kind.removesuffix("_delta")
+            block[name] += delta[name]
+
+
 class Talk:
     """One conversation."""
 
-    def __init__(self, url: str, model: str, *lines: str, thinking: bool = True) -> None:
+    def __init__(self, url: str, model: str, *lines: str, thinking: bool = True, streams: bool = False) -> None:
         self.url = url
         self.model = model
         self.lines = lines
         self.has_thinking = thinking
+        self.streams = streams
         self.mode: dict[str, Any] = {"type": "adaptive", "display": "omitted"}
         self.messages: list[dict[str, Any]] = []
         self.answers: list[Answer] = []
@@ -55,7 +93,7 @@ class Talk:
         fields: dict[str, Any] = {"model": self.model, "messages": [*earlier, marked], "system": SYSTEM, "tools": TOOLS}
         if self.has_thinking:
             fields["thinking"] = self.mode
-        return json.dumps({**fields, "max_tokens": 4000, "stream": False}, separators=(",", ":")).encode()
+        return json.dumps({**fields, "max_tokens": 4000, "stream": self.streams}, separators=(",", ":")).encode()
 
     def _turn(self, content: list[dict[str, Any]]) -> Answer:
         self.messages.append({"role": "user", "content": content})
@@ -65,7 +103,7 @@ class Talk:
             )
         self.answers.append(answer)
         if answer.status == 200:
-            message = json.loads(answer.body)
+            message = whole(answer.body) if self.streams else json.loads(answer.body)
             self.messages.append({"role": "assistant", "content": message["content"]})
             self.usages.append(message["usage"])
         else:
