@@ -14,6 +14,7 @@ _NO_NEWS = (
     Reason.RATE_LIMITED,
     Reason.CLIENT_LEFT,
     Reason.SIGNATURE,
+    Reason.NOT_THERE,
     Reason.HEDGED,
 )  # of a rate, or of nobody's
 

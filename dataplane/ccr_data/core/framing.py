@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable, Mapping
 
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
 
@@ -112,6 +113,20 @@ def broken_end(event: bytes, passing: Passing, walker: ChunkWalker | None, *, is
     if missing >= len(text):
         return text + b"\n" * (missing - len(text)) + b"\r\n" + LAST_CHUNK
     return text[:missing] + b"\r\n" + chunk(text[missing:]) + LAST_CHUNK
+
+
+def own_base_url(lines: Iterable[bytes], special: Mapping[bytes, bytes]) -> bytes:
+    """Scheme and host by which the client reached the relay.
+
+    Behind a proxy that ends TLS the scheme is what `X-Forwarded-Proto` says, if that is http or https.
+    """
+    scheme = b"http"
+    for line in lines:
+        if line[:18].lower() == b"x-forwarded-proto:":
+            said = line[18:].split(b",")[0].strip().lower()
+            scheme = said if said in (b"http", b"https") else b"http"
+            break
+    return scheme + b"://" + special.get(b"host", b"localhost")
 
 
 def with_own_results_url(body: bytes, base_url: bytes) -> bytes:

@@ -53,6 +53,7 @@ class Reason(enum.StrEnum):
     HEDGED = "hedged"  # not needed: another attempt beside it was faster
     CLIENT_LEFT = "client_left"
     SIGNATURE = "signature"  # 400 for thinking blocks; sent again without them
+    NOT_THERE = "not_there"  # 404 for a batch or file; another account was asked
 
     @property
     def is_of_provider(self) -> bool:
@@ -60,7 +61,14 @@ class Reason(enum.StrEnum):
         return self not in _NOT_OF_PROVIDER
 
 
-_NOT_OF_PROVIDER = (Reason.RATE_LIMITED, Reason.KEY_REFUSED, Reason.CLIENT_LEFT, Reason.SIGNATURE, Reason.HEDGED)
+_NOT_OF_PROVIDER = (
+    Reason.RATE_LIMITED,
+    Reason.KEY_REFUSED,
+    Reason.CLIENT_LEFT,
+    Reason.SIGNATURE,
+    Reason.HEDGED,
+    Reason.NOT_THERE,
+)
 
 
 class Tokens(msgspec.Struct, gc=False):

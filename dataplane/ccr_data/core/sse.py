@@ -216,3 +216,17 @@ class Beginning:
         elif line.startswith(b"data:") and not self._is_named:
             return "content"  # a server that names no events: nothing to tell a prelude by
         return None
+
+
+def ends_in_error(data: bytes, end: int) -> bool:
+    """Whether the last event that begins in `data[:end]` is an error."""
+    at = end
+    while (at := data.rfind(b"event:", 0, at)) >= 0:
+        if at == 0 or data[at - 1] in b"\r\n":
+            return data[at + 6 : at + 16].split(b"\n", 1)[0].strip() == b"error"
+    return False
+
+
+def is_without_content(data: bytes, end: int, size: int) -> bool:
+    """Whether a stream of this many payload bytes, of which these came last, is known to hold nothing meaningful."""
+    return size <= end and b"content_block" not in data[:end]

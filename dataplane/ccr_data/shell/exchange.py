@@ -23,7 +23,7 @@ from ccr_data.core.budget import Reservation
 from ccr_data.core.client_limits import ClientPart
 from ccr_data.core.conversation import name_of
 from ccr_data.core.errors import RequestError
-from ccr_data.core.framing import LAST_CHUNK, Body, chunk, with_own_results_url
+from ccr_data.core.framing import LAST_CHUNK, Body, chunk, own_base_url, with_own_results_url
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.matching import offers_tools
@@ -31,7 +31,7 @@ from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
-from ccr_data.core.sse import Beginning
+from ccr_data.core.sse import Beginning, ends_in_error, is_without_content
 from ccr_data.core.thinking import MAX_ANSWER_BYTES
 from ccr_data.core.waiting import BACKGROUND, MAIN, SUBAGENT, QueueRules
 from ccr_data.providers import clouds
@@ -70,6 +70,7 @@ SUBSCRIPTION_LABEL = "subscription"
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
 MESSAGES = Endpoint.MESSAGES
+_HOMED = (Endpoint.BATCHES, Endpoint.FILES)
 _BROKE = {Reason.IDLE_TIMEOUT: "fell silent", Reason.TOTAL_TIMEOUT: "did not finish in time"}
 
 
@@ -303,6 +304,8 @@ class Exchange(Answering):
                 self._relay.clock_s + self._target.provider.timeouts.first_byte_s
             )  # the renewal's is shorter
             self._connecting = Renewal(self._relay.store, self._target, self._renewed)
+        elif reason is Reason.NOT_THERE and (failed := self._failed_elsewhere()) and failed.reason:
+            self._give_up(failed.reason, failed.provider)
         else:
             self._give_up(reason)
 
@@ -408,6 +411,7 @@ class Exchange(Answering):
             or self._state not in (WAITING, HOLDING)
             or self._rival is not None
             or self._attempt is None
+            or relay.waiting.is_busy  # others have more need of the room
             or not self._targets
             or not self._has_alternative()
             or not relay.hedges.take()
@@ -500,8 +504,8 @@ class Exchange(Answering):
 
     # --- the end of attempts -------------------------------------------------------------------------------------
 
-    def _give_up(self, reason: Reason) -> None:
-        """Nothing is left to try."""
+    def _give_up(self, reason: Reason, provider: str = "") -> None:
+        """Nothing is left to try. `provider`: whose failure it is, if not the last one's."""
         self.record.outcome = FAILED
         if self._refused is not None and not self._has_begun:
             head, body, self._target = self._refused
@@ -517,7 +521,7 @@ class Exchange(Answering):
         elif self._refused is not None and (event := answers.as_error_event(self._refused[1])):
             self._write(chunk(event) + LAST_CHUNK)
         else:
-            name, count = self._target.provider.name, len(self.record.attempts)
+            name, count = provider or self._target.provider.name, len(self.record.attempts)
             self._send_error(*answers.no_answer(reason, name, count), self._own_lines())
         self._finish(closes=False)
 
@@ -543,6 +547,8 @@ class Exchange(Answering):
         self._walker = self._upstream.walker if self._upstream is not None else None
         self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
+        if head.status == 404 and self._may_be_elsewhere():
+            reason = Reason.NOT_THERE
         is_stream = head.is_event_stream
         is_limited = self._is_limited(self._target)
         if is_limited and (MARK in head.special or ORGANISATION in head.special):
@@ -550,6 +556,7 @@ class Exchange(Answering):
         if (
             (reason is not None and (self._has_alternative() or self._has_begun or self._may_be_renewed(reason)))
             or (is_limited and reason is Reason.RATE_LIMITED)  # the whole pool may have a better time to tell
+            or reason is Reason.NOT_THERE
             or self._is_rewritten
             or (self._has_begun and not is_stream)
         ):
@@ -562,6 +569,16 @@ class Exchange(Answering):
             self._beginning = Beginning()
         else:
             self._commit(now_s)
+
+    def _may_be_elsewhere(self) -> bool:
+        """Whether what a request names, a batch or a file, may live in another account (core/homes.py)."""
+        if self.record.endpoint not in _HOMED:
+            return False
+        return self._has_alternative() or self._failed_elsewhere() is not None
+
+    def _failed_elsewhere(self) -> AttemptRecord | None:
+        """An attempt that says nothing about what lives there."""
+        return next((one for one in self.record.attempts if one.reason not in (None, Reason.NOT_THERE)), None)
 
     def _collect(self) -> None:
         self._state = COLLECTING
@@ -630,13 +647,17 @@ class Exchange(Answering):
     def _relayed(self) -> None:
         """The answer has gone to the client, whatever it was."""
         is_cut = self._tap is not None and not self._tap.has_ended
-        if is_cut and self._body is UNTIL_CLOSE:
+        has_failed = is_cut and ends_in_error(*self._last)
+        if is_cut and not has_failed and self._body is UNTIL_CLOSE:
             self._break()
             return
         self._end_answer()
         reason = answers.judge(self.record.status, is_own_key=self._target.key is not None)
+        if has_failed:
+            reason = Reason.STREAM_ERROR
         self._end_attempt(reason)
-        self.record.outcome = FAILED if reason else BROKEN if is_cut else SERVED
+        is_begun = is_cut and not (has_failed and is_without_content(*self._last, self._answer_size))
+        self.record.outcome = BROKEN if is_begun else FAILED if reason else SERVED
         self._finish(closes=self._passing is PAYLOAD)
 
     def _may_be_mended(self, head: AnswerHead) -> bool:
@@ -696,14 +717,17 @@ class Exchange(Answering):
         reason = answers.judge(head.status, is_own_key=self._target.key is not None)
         if head.status == 429 and self._is_limited(self._target):
             self._relay.budgeting.note_limited(self._target, self.record.model_asked, head, body, perf_counter())
-        if is_whole:
+        if head.status == 404 and self._may_be_elsewhere():
+            reason = Reason.NOT_THERE
+        elif is_whole:
             self._refused = (head, body, self._target)
         if reason is not None:
             self._fail(reason)
         elif not is_whole:
             self._fail(Reason.BROKEN)
         elif self._is_rewritten:
-            base_url = b"http://" + (self._request.head.special.get(b"host", b"localhost") if self._request else b"")
+            request = self._request
+            base_url = own_base_url(request.head.lines, request.head.special) if request is not None else b""
             self.record.outcome = SERVED
             self._send_whole(head, with_own_results_url(body, base_url))
             self._finish(closes=False)

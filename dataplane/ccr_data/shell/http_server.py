@@ -268,6 +268,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange = None
 
     def _refusal(self, error: RequestError, *, closes: bool) -> bytes:
+        self._server.relay.note_refusal(error)
         is_head = self._head is not None and self._head.method == b"HEAD"
         return answers.refusal(error, self._server.relay.new_request_id(), is_head=is_head, closes=closes)
 

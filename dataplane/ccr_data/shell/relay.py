@@ -18,6 +18,8 @@ from ccr_data.core.conversation import is_continued, name_of
 from ccr_data.core.errors import (
     BodyTooLarge,
     ClientLimited,
+    FromWebPage,
+    HeadTooLarge,
     NoSuchEndpoint,
     NotReady,
     NotSupported,
@@ -27,19 +29,21 @@ from ccr_data.core.errors import (
 )
 from ccr_data.core.handover import Handovers
 from ccr_data.core.hedging import HedgeCredit
+from ccr_data.core.homes import homes
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.limit_headers import told_by
 from ccr_data.core.matching import Asked
 from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_for_pin_s
 from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimitSighting, Reason, Record
+from ccr_data.core.refusals import Refusals
 from ccr_data.core.routing import Needs, NodeState, measured, plan
-from ccr_data.core.snapshot import AuthStyle, KeyState, ProviderType, Snapshot, Strategy, Target, target
+from ccr_data.core.snapshot import Snapshot, Strategy, Target
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
-from ccr_data.shell.logs import masked, may_hold_secret
+from ccr_data.shell.logs import Log, masked, may_hold_secret
 from ccr_data.shell.upstream import Pool
 from ccr_data.shell.waiting_room import WaitingRoom
 
@@ -52,6 +56,9 @@ _SIGHTED = (b"anthropic-ratelimit-", b"retry-after", b"anthropic-organization-id
 _MAX_NAME = 256
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
 MESSAGES, COUNT_TOKENS, SERVED = Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Outcome.SERVED
+
+
+log = Log("relay")
 
 
 class HasSnapshot(Protocol):
@@ -94,6 +101,7 @@ class Relay:
         self.exchanges: set[Exchange] = set()
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
+        self._refusals = Refusals()
         self._roll = random.random
         self._id_prefix = f"req_ccr_{secrets.token_hex(5)}"
         self._id_count = 0
@@ -258,10 +266,10 @@ class Relay:
         admitted: Admitted,
         endpoint: Endpoint,
     ) -> Exchange:
-        """Batches and files: to the first Anthropic-type provider, always the same, as what they name lives there."""
+        """Batches and files: to where what they name may live (core/homes.py)."""
         record = self._record(head, body, snapshot, admitted, endpoint)
-        chosen = _home_of_batches(snapshot, has_own_token=admitted.own_token is not None)
-        if chosen is None:
+        found = homes(snapshot, head.method, head.path, has_own_token=admitted.own_token is not None)
+        if not found:
             record.status = 404
             self.reporter.note(record)
             raise NotSupported("no provider of this relay has batches and files")
@@ -274,7 +282,7 @@ class Relay:
         is_batch_answer = endpoint is Endpoint.BATCHES and not head.path.endswith(b"/results")
         request = ClientRequest(head, body, None, admitted.own_token)
         exchange = Exchange(
-            self, client, request, snapshot, record, [chosen], is_rewritten=is_batch_answer, client_part=held
+            self, client, request, snapshot, record, found, is_rewritten=is_batch_answer, client_part=held
         )
         exchange.start()
         return exchange
@@ -294,13 +302,28 @@ class Relay:
         record.snapshot_version = snapshot.version
         return record
 
+    def note_refusal(self, error: RequestError) -> None:
+        """A request was refused: where that is all that is known of it, a line now and then says so."""
+        if not isinstance(error, _UNROUTED):
+            return
+        status, kind = answers.status_of(error)
+        count = self._refusals.note(type(error).__name__, perf_counter())
+        if count:
+            log.warning(
+                "requests_refused",
+                status=status,
+                error=kind,
+                requests=count,
+                unauthorized_total=self.unauthorized_total,
+            )
+
     # --- what exchanges tell ----------------------------------------------------------------------------------------
 
     def note_failure(
         self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
     ) -> None:
         """An attempt failed: pass its target over for a while."""
-        if reason is Reason.SIGNATURE or reason is Reason.HEDGED:  # no fault of the provider's
+        if reason in _NOBODYS_FAULT:
             return
         self.reporter.note_failure(failed.provider.name, reason, failed.label, failed.scope[1])
         if reason is Reason.KEY_REFUSED:
@@ -403,6 +426,8 @@ class Relay:
         self.pool.sweep(now_s)
 
 
+_UNROUTED = (Unauthorized, FromWebPage, NoSuchEndpoint, WrongMethod, BodyTooLarge, HeadTooLarge)
+_NOBODYS_FAULT = (Reason.SIGNATURE, Reason.HEDGED, Reason.NOT_THERE)
 _NOTHING: frozenset[bytes] = frozenset()
 _OPEN = frozenset((b"/", b"/health", b"/ready", b"/api/hello"))
 
@@ -429,21 +454,3 @@ def _session(head: RequestHead, body: bytes) -> str:
 def _is_timed(record: Record, decision: Decision) -> bool:
     """Whether its times are of use. Counting tokens takes no model's time."""
     return decision.strategy is Strategy.LATENCY_BASED and record.endpoint is MESSAGES
-
-
-def _home_of_batches(snapshot: Snapshot, *, has_own_token: bool) -> Target | None:
-    for provider in snapshot.providers.values():
-        if (
-            not provider.is_enabled
-            or provider.type is not ProviderType.ANTHROPIC
-            or not provider.traits.batches_and_files
-        ):
-            continue
-        if has_own_token and provider.accepts_subscription:
-            return target(provider, None, None)
-        usable = [key for key in provider.keys if key.state is not KeyState.DISABLED]
-        if not has_own_token and usable:
-            return target(provider, usable[0], None)
-        if not has_own_token and provider.auth_style is AuthStyle.NONE:
-            return target(provider, None, None)
-    return None
