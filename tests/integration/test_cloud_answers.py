@@ -190,6 +190,41 @@ def test_a_stream_is_anthropics(relay: Relay, upstreams: list[RawUpstream]) -> N
     assert record["upstream_request_id"] == "0f1e2d3c-amazon"
 
 
+def test_an_old_client_gets_the_events_until_the_connection_ends(relay: Relay, upstreams: list[RawUpstream]) -> None:
+    """HTTP/1.0 knows no chunks."""
+    upstreams[0].answer = aws_stream(*FRAMES)
+    with client(relay) as connection:
+        connection.request("POST", "/v1/messages", STREAM_BODY.replace(b"test", b"stream"), AUTH, version="1.0")
+        received = b""
+        while data := connection.more():
+            received += data
+
+    assert received.endswith(b"\r\n\r\n" + b"".join(EVENTS))
+
+
+def test_a_client_that_leaves_takes_the_clouds_stream_with_it(relay: Relay, upstreams: list[RawUpstream]) -> None:
+    """Tokens that nobody reads are not paid for."""
+    gone: list[float] = []
+
+    def answer(request: Request, wire: Wire) -> None:
+        aws_stream(*FRAMES[:4])(request, _Open(wire.sock))
+        gone.append(wire.wait_gone(10))
+
+    upstreams[0].answer = answer
+    with client(relay) as connection:
+        connection.request("POST", "/v1/messages", STREAM_BODY.replace(b"test", b"stream"), AUTH)
+        connection.head()
+        assert connection.payload().startswith(b"event: message_start")
+
+    until(lambda: gone, "the end of the cloud's stream")
+    assert gone[0] < 5
+
+
+class _Open(Wire):
+    def end_stream(self) -> None:
+        """Leave the stream open."""
+
+
 def test_an_answer_in_one_piece_is_as_it_came(relay: Relay, upstreams: list[RawUpstream]) -> None:
     """Bedrock's is Anthropic's already."""
     upstreams[0].answer = lambda request, wire: wire.send(json_answer(MESSAGE, "200 OK", AMAZON_ID))
