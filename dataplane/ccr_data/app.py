@@ -30,6 +30,7 @@ from ccr_data.shell import shared_pins
 from ccr_data.shell.asking import answering
 from ccr_data.shell.control_link import ControlAddress, control_address
 from ccr_data.shell.http_server import BACKLOG, Server
+from ccr_data.shell.kept_budgets import KeptBudgets
 from ccr_data.shell.logs import Log, LogOutput, logging_to
 from ccr_data.shell.node_dir import NodeDir, make_private
 from ccr_data.shell.relay import Relay
@@ -176,6 +177,8 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
     relay = Relay(store, reporter, salt)
     shared = SharedPins(options.state_dir, options.node_name, relay.pins, relay.handovers)
     await shared.load()
+    budgets = KeptBudgets(directory, relay.budgeting.limits)
+    budgets.load()
     server = Server(relay, max_connections())
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
@@ -186,6 +189,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
             tasks.create_task(reporter.run(), name="usage"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
             tasks.create_task(shared.run(), name="pins"),
+            tasks.create_task(budgets.run(), name="budgets"),
         ]
         await _snapshot_or_stop(store, stop)
         await server.listen(sock)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -186,6 +188,24 @@ def test_a_scope_serves_again_after_its_rest(tmp_path: Path, upstream: RawUpstre
         upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE))
         assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == 429
         until(lambda: connection.ask("POST", "/v1/messages", BODY, AUTH).status == 200, "room again")
+
+
+def test_a_worker_that_starts_anew_knows_what_was_used(tmp_path: Path, upstream: RawUpstream) -> None:
+    """The account's minute is not over because a process is."""
+    strict = Strict(5, {"sk-a": "a"})
+    upstream.answer = strict
+    text = config(keyed(upstream.url, {"label": "a", "key": "sk-a", "scope": "a", "rpm_limit": 5}))
+    with relaying(tmp_path, text) as relay:
+        assert [answer.status for answer in ask(relay, 6)] == [200] * 5 + [429]
+        kept = tmp_path / "state" / "nodes" / "worker-0" / "budgets.json"
+        until(lambda: kept.exists() and b"[5," in kept.read_bytes(), "what was used is kept")
+        assert kept.stat().st_mode & 0o777 == 0o600
+        starts = len(relay.events("node_ready"))
+        os.kill(relay.pids("worker-0")[-1], signal.SIGKILL)
+        until(lambda: len(relay.events("node_ready")) > starts, "it is back")
+        relay.wait_ready()
+        assert ask(relay, 1)[0].status == 429
+    assert strict.refused == 0
 
 
 def test_workers_share_an_account(tmp_path: Path, upstream: RawUpstream) -> None:

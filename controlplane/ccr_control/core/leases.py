@@ -180,7 +180,9 @@ class Leases:
         if holder is None or holder.instance != instance:
             fresh = _Holder(instance, use, now_s)
             if holder is not None:  # what the process before it spent counts for a while
-                fresh.left_behind, fresh.left_until_s = holder.use.used, now_s + LINGER_S
+                # but not twice: it knows what was used in its place, if it could read that
+                fresh.left_behind = Amounts(*(max(0, a - b) for a, b in zip(holder.use.used, use.used, strict=True)))
+                fresh.left_until_s = now_s + LINGER_S
             if holder is None and len(holders) >= MAX_HOLDERS:
                 return
             holders[node] = fresh

@@ -323,6 +323,15 @@ class Budget:
         self._input[at] += tokens
         self._used_input += tokens
 
+    def recall(self, used: Allowance, at_s: float) -> None:
+        """A process before this one used so much of it, then at the latest."""
+        slot = int(at_s * SLOTS_PER_S)
+        self._advance(slot)
+        if self._at - slot < _SLOTS:
+            self._move(slot, used.requests, used.input)
+            self._output[slot % _SLOTS] += used.output
+            self._used_output += used.output
+
     # --- what answers say ---------------------------------------------------------------------------------------------
 
     def rest(self, until_s: float) -> None:

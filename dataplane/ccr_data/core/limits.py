@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, BudgetUse, Lease, Reservation, Scope, higher
 from ccr_data.core.limit_headers import Rest
@@ -30,10 +31,30 @@ def model_class(model: str) -> str:
     return f"{found[1] or found[4]}-{found[2] or found[3]}"
 
 
+class Spent(NamedTuple):
+    """What was used of a budget within its last minute, and the lease it was used by."""
+
+    scope: Scope
+    model_class: str
+    used: Allowance
+    lease: Allowance | None
+    serial: int  # of the lease
+
+
 class Limits:
     """The budgets of one node. Outlives snapshots."""
 
-    __slots__ = ("_account_of", "_budgets", "_configured", "_leases", "_memo", "_secrets", "_shared_by", "is_active")
+    __slots__ = (
+        "_account_of",
+        "_budgets",
+        "_configured",
+        "_leases",
+        "_memo",
+        "_recalled",
+        "_secrets",
+        "_shared_by",
+        "is_active",
+    )
 
     def __init__(self) -> None:
         self.is_active = False  # whether anything is limited at all; requests ask for no room otherwise
@@ -43,6 +64,7 @@ class Limits:
         self._budgets: dict[tuple[Scope, str], Budget] = {}
         self._memo: dict[tuple[Scope, str], Budget | None] = {}
         self._leases: dict[tuple[Scope, str], Lease] = {}
+        self._recalled: dict[tuple[Scope, str], tuple[Spent, float]] = {}  # of a process before, and when that was
         self._shared_by = 1
 
     # --- what limits are there ----------------------------------------------------------------------------------------
@@ -111,10 +133,14 @@ class Limits:
         if lease is not None:
             budget.lease, budget.held_serial = lease.share, lease.serial
             budget.limit_again()
+        recalled = self._recalled.get((account, name))
+        if recalled is not None:
+            budget.recall(recalled[0].used, recalled[1])
         return budget
 
     def _new_budget(self, account: Scope, name: str) -> Budget:
         budget = self._budgets[account, name] = self._made_budget(account, name)
+        self._recalled.pop((account, name), None)
         self._memo.clear()
         self.is_active = True
         return budget
@@ -154,6 +180,9 @@ class Limits:
             else:
                 moved.scope = account
                 self._budgets[account, key[1]] = moved
+                if (account, key[1]) in self._recalled:
+                    recalled, at_s = self._recalled.pop((account, key[1]))
+                    moved.recall(recalled.used, at_s)
         for key, budget in self._budgets.items():
             if key[0] == account:
                 budget.configured = self._configured_for(account)
@@ -188,6 +217,27 @@ class Limits:
             for other in self._budgets.values():
                 if other.scope == budget.scope:
                     other.rest(now_s + rest.for_s)
+
+    # --- over a restart -----------------------------------------------------------------------------------------------
+
+    def spent(self, now_s: float) -> list[Spent]:
+        """What a process that starts in this one's place has to know."""
+        found = []
+        for budget in self._budgets.values():
+            used = budget.used(now_s)
+            if any(used) and any(budget.limits):
+                found.append(Spent(budget.scope, budget.model_class, used, budget.lease, budget.held_serial))
+        return found
+
+    def recall(self, spent: Iterable[Spent], now_s: float, age_s: float) -> None:
+        """Begin with what a process before this one used, as if it had been used when it was last told of, so long ago.
+
+        Its leases go on, too: the control plane gives them to nobody else before it has heard of this process.
+        """
+        for one in spent:
+            self._recalled[one.scope, one.model_class] = (one, now_s - age_s)
+            if one.lease is not None:
+                self.take_lease(Lease(one.scope, one.model_class, one.lease, one.serial))
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
