@@ -118,7 +118,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     keeper = HealthKeeper(lambda: file.revision.config, renew, time.time)
     credentials = CredentialKeeper(lambda: file.revision.config, renew, time.time)
     prober = Prober(keeper, time.time)
-    spending = SpendingKeeper(lambda: file.revision.config, renew, time.time)
+    spending = SpendingKeeper(lambda: file.revision, renew, time.time)
 
     def overlay(snapshot: snapshot_pb2.Snapshot) -> None:
         credentials.overlay(snapshot)
@@ -214,7 +214,7 @@ def _services(
     services.add(
         "ccr.rpc.v1.RouteService",
         routes_pb2_grpc.add_RouteServiceServicer_to_server,
-        RouteServicer(recent, questions, keeper.overlay, env, now),
+        RouteServicer(recent, questions, (keeper.overlay, spending.overlay_unpublished), env, now),
     )
     services.add(
         "ccr.rpc.v1.ConfigService",

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from ccr_rpc.v1 import snapshot_pb2
+
 from ccr_control.core.ledger import Counters, Sums
 from ccr_control.core.patterns import best
-from ccr_control.core.presets import preset_of
 from ccr_control.core.pricing import FREE, Price, table
-from ccr_control.core.provider_schema import ProviderConfig
 
 NANO = 10**9
 DAY_S = 86_400
@@ -31,10 +31,16 @@ Spent = dict[tuple[str, int], int]
 
 
 class PriceBook:
-    """What each provider's models cost, as a configuration has it."""
+    """What each provider's models cost, as a snapshot has it: the same prices that cost-based routing goes by."""
 
-    def __init__(self, providers: Iterable[ProviderConfig]) -> None:
-        self._own = {provider.name: (_own_prices(provider), provider.price_factor) for provider in providers}
+    def __init__(self, providers: Iterable[snapshot_pb2.Provider]) -> None:
+        self._own = {
+            provider.name: (
+                tuple((one.pattern, _price(one)) for one in provider.prices),
+                provider.price_factor if provider.HasField("price_factor") else 1.0,
+            )
+            for provider in providers
+        }
         self._table = tuple(table())
         self._memo: dict[tuple[str, str], Price | None] = {}
 
@@ -55,20 +61,17 @@ class PriceBook:
         if not factor:
             return FREE
         listed = best(self._table, model)
-        return None if listed is None else _scaled(listed, factor)
+        return None if listed is None else listed.times(factor)
 
 
-def _own_prices(provider: ProviderConfig) -> tuple[tuple[str, Price], ...]:
-    said = tuple(
-        (pattern, Price(one.input, one.output, one.cache_read, one.cache_write_5m, one.cache_write_1h))
-        for pattern, one in provider.prices.items()
+def _price(message: snapshot_pb2.ModelPrice) -> Price:
+    return Price(
+        message.input,
+        message.output,
+        message.cache_read if message.HasField("cache_read") else None,
+        message.cache_write_5m if message.HasField("cache_write_5m") else None,
+        message.cache_write_1h if message.HasField("cache_write_1h") else None,
     )
-    return (*said, ("*", FREE)) if preset_of(provider).is_local else said
-
-
-def _scaled(price: Price, factor: float) -> Price:
-    parts = (price.input, price.output, price.cache_read, price.cache_write_5m, price.cache_write_1h)
-    return Price(*(None if one is None else one * factor for one in parts))  # type: ignore[arg-type]  # the first two are set
 
 
 def cost(counters: Counters, price: Price) -> int:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 
 from ccr_rpc.v1 import snapshot_pb2
 
-from ccr_control.core.completion import completed
 from ccr_control.core.ledger import Sums
-from ccr_control.core.schema import Config
 from ccr_control.core.spending import ClientBudget, Exhausted, PriceBook, Spending, Spent, costs
+from ccr_control.shell.config_file import Revision
 from ccr_control.shell.log import Log
 
 MAX_SAID = 1024  # models without a price that were spoken of
@@ -20,10 +19,10 @@ log = Log("spending")
 class SpendingKeeper:
     """Holds what was spent. All methods are for the event loop, and none waits."""
 
-    def __init__(self, config: Callable[[], Config], publish: Callable[[], None], now: Callable[[], float]) -> None:
-        """`config` gives the configuration in force; `publish` has the snapshot published with what is spent now."""
-        self._config, self._publish, self._now = config, publish, now
-        self._known: Config | None = None
+    def __init__(self, revision: Callable[[], Revision], publish: Callable[[], None], now: Callable[[], float]) -> None:
+        """`revision` gives the configuration in force; `publish` has the snapshot published with what is spent now."""
+        self._revision, self._publish, self._now = revision, publish, now
+        self._known: Revision | None = None
         self._book = PriceBook(())
         self._clients: frozenset[str] = frozenset()
         self._budgets: dict[str, ClientBudget] = {}
@@ -64,19 +63,21 @@ class SpendingKeeper:
         """Write into a snapshot who has spent a budget."""
         self._follow()
         self._told = self._exhausted()
-        for client in snapshot.auth.clients:
-            found = self._told.get(client.name)
-            if found is not None:
-                client.spent_until.FromSeconds(found.until_s)
-                client.spent_budget = found.words
+        _write(snapshot, self._told)
+
+    def overlay_unpublished(self, snapshot: snapshot_pb2.Snapshot) -> None:
+        """The same for a snapshot that is only decided by: nodes are told nothing with it."""
+        self._follow()
+        _write(snapshot, self._exhausted())
 
     def _follow(self) -> None:
-        config = self._config()
-        if config is self._known:
+        revision = self._revision()
+        if revision is self._known:
             return
-        self._known = config
-        self._book = PriceBook(completed(config).providers)
-        keys = config.server.auth.keys if config.server.auth is not None else ()
+        self._known = revision
+        self._book = PriceBook(revision.snapshot.providers)
+        auth = revision.config.server.auth
+        keys = auth.keys if auth is not None else ()
         self._clients = frozenset(key.name for key in keys)
         self._budgets = {
             key.name: ClientBudget(key.budget.day, key.budget.month) for key in keys if key.budget is not None
@@ -96,3 +97,11 @@ class SpendingKeeper:
         if now != self._told:
             self._told = now
             self._publish()
+
+
+def _write(snapshot: snapshot_pb2.Snapshot, exhausted: Mapping[str, Exhausted]) -> None:
+    for client in snapshot.auth.clients:
+        found = exhausted.get(client.name)
+        if found is not None:
+            client.spent_until.FromSeconds(found.until_s)
+            client.spent_budget = found.words
