@@ -36,12 +36,12 @@ class RouteServicer(routes_pb2_grpc.RouteServiceServicer):
         self,
         recent: Recent,
         questions: Questions,
-        overlay: Callable[[snapshot_pb2.Snapshot], None],
+        overlays: Sequence[Callable[[snapshot_pb2.Snapshot], None]],
         env: Mapping[str, str],
         now: Callable[[], float],
     ) -> None:
-        """`overlay` writes into a snapshot what changes without the configuration: the circuits."""
-        self._recent, self._questions, self._overlay, self._env, self._now = recent, questions, overlay, env, now
+        """`overlays` write into a snapshot what changes without the configuration: circuits, spent budgets."""
+        self._recent, self._questions, self._overlays, self._env, self._now = recent, questions, overlays, env, now
 
     async def ExplainRequest(
         self, request: routes_pb2.ExplainRequestRequest, context: Context
@@ -69,7 +69,8 @@ class RouteServicer(routes_pb2_grpc.RouteServiceServicer):
             except (ConfigInvalid, SnapshotInvalid) as error:
                 context.set_trailing_metadata(((CAUSE, "config"),))
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told(list(map(str, error.problems))))
-            self._overlay(candidate)
+            for overlay in self._overlays:
+                overlay(candidate)
         try:
             node_id, answer = await self._questions.ask(request.request, candidate, request.node_id)
         except NoNode as error:
