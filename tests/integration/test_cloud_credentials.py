@@ -227,6 +227,25 @@ async def test_an_ended_credential_is_never_sent(upstream: RawUpstream) -> None:
     assert ("vertex/adc", "credential expired") in decision.passed_over
 
 
+async def test_a_credential_that_ends_between_routing_and_sending_is_not_sent(upstream: RawUpstream) -> None:
+    """A request may wait for its turn, for a connection or for another target's failure."""
+    with RawUpstream() as slow:
+        ending = provider(upstream, key("old", 0.4), name="ending")
+        store = Store(snapshot(1, provider(slow, key("first"), name="slow"), ending))
+
+        def answer(request: Request, wire: Wire) -> None:
+            while time.time() < ending.keys[0].expires_at_s:
+                time.sleep(0.01)
+            wire.send(error_answer("500 Error", "api_error"))
+            store.current = snapshot(2, replace(ending, keys=(key("new"),)))
+
+        slow.answer = answer
+        async with serving(store) as (_, ask):
+            assert (await asyncio.to_thread(ask)).status == 200
+
+    assert [bearer(request) for request in upstream.requests] == ["new"]
+
+
 async def test_a_renewed_signature_is_made_of_the_new_material(upstream: RawUpstream) -> None:
     """Also where a key has no secret of its own: AWS credentials of a role."""
     role = Key("role", "", "", aws=AwsCredentials("AKIDOLD", "s", "token-1"), expires_at_s=time.time() + SOON_S)

@@ -11,6 +11,7 @@ import msgspec
 
 from ccr_data.core.answers import reason_phrase
 from ccr_data.core.cloud_errors import mapped, masked
+from ccr_data.core.errors import CredentialsExpired
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.snapshot import Target, WireFormat
 from ccr_data.providers import bedrock, hosted, vertex
@@ -36,14 +37,20 @@ class Form(enum.Enum):
 
 
 def prepare(request: ClientRequest, target: Target, unix_s: float) -> UpstreamRequest:
-    """The request to send to the target, signed at this time if that is how it is authorised. Raises BadRequest."""
+    """The request to send to the target, signed at this time if that is how it is authorised.
+
+    Raises BadRequest, and CredentialsExpired where the target's credential ended after the request was routed.
+    """
+    key = target.key
+    if key is not None and key.expires_at_s <= unix_s:
+        raise CredentialsExpired(f"the credential {key.label} has expired")
     wire_format = target.provider.wire_format
     if wire_format is WireFormat.ANTHROPIC:
         upstream = hosted.prepare(request, target)
     else:
         request = system_turns_fitted(request, target.provider)
         upstream = (bedrock if wire_format is WireFormat.BEDROCK_INVOKE else vertex).prepare(request, target)
-    if target.key is not None and target.key.aws is not None:
+    if key is not None and key.aws is not None:
         return signed(upstream, target, unix_s)
     return upstream
 

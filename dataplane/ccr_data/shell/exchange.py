@@ -22,7 +22,7 @@ from ccr_data.core import answers
 from ccr_data.core.budget import Reservation
 from ccr_data.core.client_limits import ClientPart
 from ccr_data.core.conversation import name_of
-from ccr_data.core.errors import RequestError
+from ccr_data.core.errors import CredentialsExpired, RequestError
 from ccr_data.core.framing import LAST_CHUNK, Body, chunk, own_base_url, with_own_results_url
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
@@ -261,6 +261,10 @@ class Exchange(Answering):
                 upstream_request = clouds.prepare(fitted_request, target, time())
             else:
                 upstream_request = prepare(fitted_request, target)
+        except CredentialsExpired:
+            self._relay.pool.give_back(connection)
+            self._fail(Reason.KEY_REFUSED)
+            return
         except RequestError as error:
             self._relay.pool.give_back(connection)
             self._refuse(error)
