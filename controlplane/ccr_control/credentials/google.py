@@ -11,6 +11,7 @@ import google.auth
 import google.auth.exceptions
 import requests
 from google.auth import impersonated_credentials
+from google.auth.credentials import with_scopes_if_required
 from google.auth.transport.requests import Request
 
 from ccr_control.core.cloud_schema import GoogleConfig
@@ -38,21 +39,21 @@ def _credentials(config: GoogleConfig, request: Request) -> Any:
     with warnings.catch_warnings():
         # Both warn of files from elsewhere and of users' own credentials: what is configured here is the operator's.
         warnings.simplefilter("ignore")
+        # Scopes come afterwards: with them, the project of a federated workload would be asked for at Google, which nobody needs.
         if config.credentials_file is not None:
             file = str(Path(config.credentials_file).expanduser())
-            found, _ = google.auth.load_credentials_from_file(  # type: ignore[no-untyped-call]  # half typed
-                file, scopes=SCOPES, request=request
-            )
+            found, _ = google.auth.load_credentials_from_file(file, request=request)  # type: ignore[no-untyped-call]  # half typed
         else:
-            found, _ = google.auth.default(scopes=SCOPES, request=request)
-        if config.impersonate is None:
-            return found
-        return impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]  # half typed
-            source_credentials=found,
-            target_principal=config.impersonate,
-            target_scopes=SCOPES,
-            delegates=list(config.delegates) or None,
-        )
+            found, _ = google.auth.default(request=request)
+    scoped = with_scopes_if_required(found, list(SCOPES))  # type: ignore[no-untyped-call]  # half typed
+    if config.impersonate is None:
+        return scoped
+    return impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]  # half typed
+        source_credentials=scoped,
+        target_principal=config.impersonate,
+        target_scopes=list(SCOPES),
+        delegates=list(config.delegates) or None,
+    )
 
 
 def _seconds(expiry: datetime | None) -> float | None:

@@ -11,7 +11,7 @@ from ccr_control.core.provider_schema import KeyConfig, ProviderConfig
 
 MAX_PROBLEM_CHARS = 300
 
-_SECRET_LIKE = re.compile(r"[A-Za-z0-9+/=_-]{40,}(?:\.[A-Za-z0-9+/=_-]+)*|eyJ[A-Za-z0-9._-]+")
+_SECRET_LIKE = re.compile(r"[A-Za-z0-9+=_]{32,}|eyJ[A-Za-z0-9._-]+")  # no `-` and `/`: ids and paths may be shown
 
 Search = Callable[[], Material]
 """Finds a credential anew each time. Blocks, for minutes at worst; raises NotFound."""

@@ -158,6 +158,8 @@ def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: 
     root.addHandler(writer)
     root.setLevel(logging.INFO)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
+    for library in ("azure", "botocore", "google", "msal", "urllib3"):  # what matters of theirs comes as an error, and is told then
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
