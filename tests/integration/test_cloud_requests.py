@@ -122,12 +122,23 @@ def _betas(body: Json, headers: dict[str, str], change: Callable[[str], str]) ->
             body["anthropic_beta"] = kept
 
 
+def _signed_for_the_runtime(body: Json, headers: dict[str, str], model: str) -> None:
+    if signed := headers.get("authorization"):
+        headers["authorization"] = signed.replace("/bedrock-mantle/", "/bedrock/")
+
+
 def _without_date_where_it_counts(body: Json, headers: dict[str, str], model: str) -> None:
     if "model" in body:
         body["model"] = model.partition("@")[0]
 
 
 RULES = (
+    Rule(
+        "the native endpoint is not mantle",
+        "the SDK has no client for it; the service of bedrock-runtime signs as bedrock",
+        ("native",),
+        _signed_for_the_runtime,
+    ),
     Rule(
         "models before 4.7 take the old version only",
         "docs/providers/bedrock.md: 2026-10-21 is served for Claude 4.7 and later",
@@ -143,13 +154,13 @@ RULES = (
     Rule(
         "tool search has another name",
         "as Claude Code itself renames it for these clouds",
-        ("bedrock", "mantle", "vertex"),
+        ("bedrock", "mantle", "native", "vertex"),
         _renamed,
     ),
     Rule(
         "turns with an output_config of their own",
         "as Claude Code itself leaves them out for clouds",
-        ("bedrock", "mantle", "vertex", "foundry"),
+        ("bedrock", "mantle", "native", "vertex", "foundry"),
         _without_turns_of_their_own,
     ),
     Rule(
@@ -302,6 +313,8 @@ def test_every_rule_is_needed() -> None:
             body = json.loads(json.dumps({**asked.body, "anthropic_version": "2026-10-21"}))
             body["model"] = VERTEX.names[body["model"]]
             headers = {"anthropic-beta": ",".join(asked.betas)} if asked.betas else {}
+            if asked.counts:
+                headers["authorization"] = "AKIDEXAMPLE/20260101/us-east-1/bedrock-mantle/aws4_request"
             before = json.dumps([body, headers])
             rule.change(body, headers, VERTEX.names[asked.body["model"]])
             changed.append(json.dumps([body, headers]) != before)
@@ -394,7 +407,7 @@ def test_a_cache_scope_goes_no_further_than_where_it_is_known(
     send(plain_client(relay, cloud), CloudInput("scoped", asking(system=marked)), OPUS)
 
     sent = json.loads(arrived(recorder).body)["system"][0]["cache_control"]
-    assert ("scope" not in sent) == (cloud.face in ("bedrock", "mantle", "foundry"))
+    assert ("scope" not in sent) == (cloud.face in ("bedrock", "mantle", "native", "foundry"))
     assert sent["ttl"] == "1h"
 
 

@@ -79,6 +79,7 @@ BEDROCK_KEY = Cloud(
 )
 MANTLE = Cloud("mantle", "mantle", BARE_NAMES, prefix="/anthropic", service="bedrock-mantle")
 MANTLE_KEY = Cloud("mantle with a key", "mantle", BARE_NAMES, prefix="/anthropic", is_variant=True)
+NATIVE = Cloud("native", "native", BEDROCK_NAMES, prefix="/anthropic", service="bedrock")
 VERTEX = Cloud(
     "vertex", "vertex", VERTEX_NAMES, ("claude-sonnet-4-5@20250929", "claude-opus-5-5@default"), prefix="/v1"
 )
@@ -95,6 +96,7 @@ CLOUDS = (
     BEDROCK_KEY,
     MANTLE,
     MANTLE_KEY,
+    NATIVE,
     VERTEX,
     FOUNDRY,
     FOUNDRY_ENTRA,
@@ -116,7 +118,7 @@ def sdk_client(cloud: Cloud, url: str, session_token: str | None = SESSION_TOKEN
             return anthropic.AnthropicBedrock(base_url=base, **aws, **common)
         case "bedrock with a key":
             return anthropic.AnthropicBedrock(base_url=base, api_key=BEARER, aws_region=REGION, **common)
-        case "mantle":
+        case "mantle" | "native":  # the SDK has no client for the native endpoint of bedrock-runtime
             return anthropic.AnthropicBedrockMantle(base_url=base, **aws, **common)
         case "mantle with a key":
             return anthropic.AnthropicBedrockMantle(base_url=base, api_key=BEARER, aws_region=REGION, **common)
@@ -165,12 +167,12 @@ def provider_of(cloud: Cloud, url: str) -> dict[str, Any]:
     match cloud.face:
         case "bedrock":
             return {**shared, "type": "bedrock", "base_url": url, "region": REGION, **with_credential}
-        case "mantle":
+        case "mantle" | "native":
             base = f"{url}{cloud.prefix}"
             return {
                 **shared,
                 "type": "bedrock",
-                "endpoint": "mantle",
+                "endpoint": cloud.face,
                 "base_url": base,
                 "region": REGION,
                 **with_credential,
