@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,9 +23,9 @@ from ccr_data.shell.store import SnapshotStore
 from ccr_data.shell.watch import follow_snapshots
 from ccr_rpc.v1 import routes_pb2, routes_pb2_grpc, snapshot_pb2, usage_pb2
 from support.ccr import ccr, ccr_beside
-from support.control import Control, running_control
+from support.control import CONFIG, Control, running_control
 from support.fake_control import controlling
-from support.fake_node import FakeNode
+from support.fake_node import FakeNode, FakeReporter, batch, record
 from support.node_values import NODE, snapshot_message
 from support.relay import AUTH, BODY, client, config, provider, relaying
 from support.serving import Relay
@@ -424,6 +425,30 @@ async def test_a_candidate_has_its_keys_and_none_of_its_secrets(tmp_path: Path) 
         with pytest.raises(grpc.aio.AioRpcError, match=r"and \d+ more"):
             async with asked(control, config=many.encode()):
                 pass
+
+
+async def test_a_candidate_knows_what_changes_without_a_configuration(tmp_path: Path) -> None:
+    """Open circuits and spent budgets are as they are, whatever file is asked about."""
+    budget = CONFIG + "server: {auth: {keys: [{name: laptop, key: key-of-the-laptop, budget: {day: 1 USD}}]}}\n"
+    dear = record(started_at_s=int(time.time()) - 1)
+    dear.tokens.output = 10**6
+    failing = usage_pb2.FailureSighting(provider="anthropic", reason="connect", count=50)
+    async with (
+        running_control(tmp_path, budget) as control,
+        control.channel() as channel,
+        FakeNode(channel, answers=known).watching() as node,
+        FakeReporter(channel).reporting() as reporter,
+    ):
+        await reporter.report(batch(1, dear))
+        failing.first_at.GetCurrentTime()  # after the start: what happened before it is old
+        failing.last_at.GetCurrentTime()
+        await reporter.report(usage_pb2.UsageBatch(journal="journal-1", number=2, failures=[failing]))
+        is_open = snapshot_pb2.CIRCUIT_STATE_OPEN
+        await node.got(lambda of: of.auth.clients[0].HasField("spent_until") and of.providers[0].circuit == is_open)
+        async with asked(control, config=budget.encode()):
+            candidate = node.questions[-1].candidate
+            assert candidate.auth.clients[0].HasField("spent_until")
+            assert candidate.providers[0].circuit == is_open
 
 
 async def test_requests_that_make_no_sense_are_refused_before_anybody_is_asked(tmp_path: Path) -> None:
