@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"access_token": "subject-token-of-the-machine"}
         if path in ("/token", "/v1/token", "/google-sts") or path.startswith("/computeMetadata/v1/instance/service-"):
             return 200, self._google_json(path)
-        if path.startswith("/computeMetadata"):
+        if path == "/" or path.startswith("/computeMetadata"):
             return 200, b"ok"
         if path.endswith(":generateAccessToken"):
             token = f"impersonated-token-{me.next_number()}"
