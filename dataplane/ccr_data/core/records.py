@@ -47,7 +47,7 @@ class Reason(enum.StrEnum):
     RATE_LIMITED = "rate_limited"  # 429
     OVERLOADED = "overloaded"  # 529, 503
     SERVER_ERROR = "server_error"  # other 5xx
-    KEY_REFUSED = "key_refused"  # 401 or 403 for a key of the relay's
+    KEY_REFUSED = "key_refused"  # 401 or 403 for a key of the relay's, or its credential has ended
     STREAM_ERROR = "stream_error"  # an error event before any content
     TOTAL_TIMEOUT = "total_timeout"
     HEDGED = "hedged"  # not needed: another attempt beside it was faster
