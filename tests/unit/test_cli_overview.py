@@ -24,7 +24,7 @@ from ccr_cli.overview import (
 from ccr_cli.screen import plain_table
 
 CONFIG = ConfigState("ccr.yaml", "0123456789abcdef", 7, "2026-11-21T09:00:00Z", None, (), (), ())
-NODE = NodeState("worker-0", True, "0.1.0", 4711, 7, 7, 0, "", 3, 0, 50 << 20, "2026-11-21T09:00:00Z")
+NODE = NodeState("worker-0", True, "0.1.0", 4711, 7, 7, 0, "", 3, 2, 0, 50 << 20, "2026-11-21T09:00:00Z")
 PROVIDER = ProviderState("zai", 12345, 2, 1, 0.5, 412.0, 1500.0, 9310.0, 60000.0, 1200, 34, 5_600_000, 0)
 SINCE = "2026-11-21T09:00:00Z"
 HEALTH = ProviderHealth("zai", "zai", True, "closed", SINCE, None, None, None, SINCE, True, 12.34, 200, "", ())

@@ -77,9 +77,15 @@ class ControlPlane:
         request = providers_pb2.ListProvidersRequest()
         return list(self._providers.ListProviders(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata).providers)
 
-    def probe(self, provider: str) -> providers_pb2.ProviderStatus:
-        """Have a provider probed now."""
-        request = providers_pb2.ProbeProviderRequest(provider=provider)
+    def health_events(self, provider: str, limit: int) -> list[providers_pb2.HealthEvent]:
+        """What happened to circuits, newest first; `provider` empty: of all."""
+        request = providers_pb2.ListHealthEventsRequest(provider=provider, limit=limit)
+        answer = self._providers.ListHealthEvents(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata)
+        return list(answer.events)
+
+    def probe(self, provider: str, scope: str = "") -> providers_pb2.ProviderStatus:
+        """Have a provider probed now, maybe with a key of this scope."""
+        request = providers_pb2.ProbeProviderRequest(provider=provider, scope=scope)
         return self._providers.ProbeProvider(request, timeout=PROBED_WITHIN_S, metadata=self._metadata).provider
 
     def explain(self, request_id: str) -> routes_pb2.ExplainRequestResponse:
@@ -94,9 +100,9 @@ class ControlPlane:
         except grpc.RpcError as error:
             raise _refusal(error) or error from None
 
-    def reset_circuit(self, provider: str) -> providers_pb2.ProviderStatus:
-        """Have a circuit closed."""
-        request = providers_pb2.ResetCircuitRequest(provider=provider)
+    def reset_circuit(self, provider: str, scope: str = "") -> providers_pb2.ProviderStatus:
+        """Have the circuits of a provider closed, or that of one scope."""
+        request = providers_pb2.ResetCircuitRequest(provider=provider, scope=scope)
         return self._providers.ResetCircuit(request, timeout=ANSWER_WITHIN_S, metadata=self._metadata).provider
 
 

@@ -36,6 +36,7 @@ class NodeState:
     rejected_version: int  # 0: none
     rejection_reason: str
     open_requests: int
+    unauthorized_total: int  # requests refused for a wrong or missing credential
     spooled_bytes: int
     resident_bytes: int
     last_seen_at: str | None
@@ -67,6 +68,24 @@ class HealthEvent:
     at: str
     circuit: str
     reason: str
+    provider: str = ""
+    scope: str = ""  # empty: the provider's
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeHealth:
+    """The circuit of a scope: an account, whose faults are not the provider's. None: there was no probe with its keys."""
+
+    scope: str
+    key_labels: tuple[str, ...]
+    circuit: str
+    circuit_since: str
+    open_until: str | None
+    last_failure_reason: str | None
+    last_failure_at: str | None
+    probe_at: str | None = None
+    probe_is_alive: bool | None = None
+    probe_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,7 @@ class ProviderHealth:
     probe_status: int  # 0: no HTTP answer
     probe_problem: str
     events: tuple[HealthEvent, ...]
+    scopes: tuple[ScopeHealth, ...] = ()
     credentials: tuple[CredentialState, ...] = ()
 
 
@@ -135,9 +155,21 @@ def problems(overview: Overview) -> list[str]:
         if one.circuit != "closed" and one.is_enabled:
             why = f" ({one.last_failure_reason})" if one.last_failure_reason else ""
             found.append(f"{one.provider} is passed by since {one.circuit_since}: its circuit is {one.circuit}{why}")
+        for scope in passed_by(one):
+            why = f" ({scope.last_failure_reason})" if scope.last_failure_reason else ""
+            labels = ", ".join(scope.key_labels)
+            found.append(
+                f"{one.provider}/{scope.scope} is passed by since {scope.circuit_since} (keys: {labels}): "
+                f"its circuit is {scope.circuit}{why}"
+            )
     if overview.relay_answers is False:
         found.append(f"the relay does not answer at {overview.relay}")
     return found
+
+
+def passed_by(one: ProviderHealth) -> list[ScopeHealth]:
+    """The scopes of a provider whose circuit is not closed."""
+    return [scope for scope in one.scopes if scope.circuit != "closed"] if one.is_enabled else []
 
 
 def is_behind(node: NodeState, newest_version: int) -> bool:
@@ -160,8 +192,20 @@ def facts(overview: Overview) -> list[tuple[str, str]]:
     ]
 
 
-NODE_COLUMNS = ("node", "state", "serves", "offered", "rejected", "open", "spooled", "memory", "pid", "software")
-NODE_NUMBERS = frozenset({2, 3, 4, 5, 6, 7, 8})
+NODE_COLUMNS = (
+    "node",
+    "state",
+    "serves",
+    "offered",
+    "rejected",
+    "open",
+    "refused",
+    "spooled",
+    "memory",
+    "pid",
+    "software",
+)
+NODE_NUMBERS = frozenset({2, 3, 4, 5, 6, 7, 8, 9})
 
 
 def node_rows(overview: Overview) -> list[tuple[str, ...]]:
@@ -174,6 +218,7 @@ def node_rows(overview: Overview) -> list[tuple[str, ...]]:
             _or_dash(node.offered_version),
             _or_dash(node.rejected_version),
             str(node.open_requests),
+            count_words(node.unauthorized_total),
             size_words(node.spooled_bytes),
             size_words(node.resident_bytes),
             _or_dash(node.pid),
@@ -239,11 +284,13 @@ def _unasked(name: str) -> ProviderState:
 
 
 def circuit_words(one: ProviderHealth | None) -> str:
-    """`closed`, `open (connect)`, `disabled`; a dash for a provider that is configured no more."""
+    """`closed`, `open (connect)`, `closed but for org-a`, `disabled`; a dash for a provider that is configured no more."""
     if one is None:
         return "-"
     if not one.is_enabled:
         return "disabled"
+    if one.circuit == "closed" and (scopes := passed_by(one)):
+        return f"closed but for {', '.join(scope.scope for scope in scopes)}"
     why = f" ({one.last_failure_reason})" if one.circuit != "closed" and one.last_failure_reason else ""
     return one.circuit + why
 
@@ -270,19 +317,48 @@ HEALTH_COLUMNS = ("provider", "type", "circuit", "since", "last failure", "probe
 
 
 def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
-    """One row for each configured provider."""
-    return [
-        (
-            one.provider,
-            one.type,
-            circuit_words(one),
-            one.circuit_since,
-            f"{one.last_failure_reason} {one.last_failure_at}" if one.last_failure_reason else "-",
-            probe_words(one),
-            one.probe_at or "-",
-            "; ".join(f"{held.key} {credential_words(held)}" for held in one.credentials) or "-",
+    """One row for each configured provider, and below it one for each of its scopes that is passed by."""
+    rows: list[tuple[str, ...]] = []
+    for one in health:
+        rows.append(
+            (
+                one.provider,
+                one.type,
+                circuit_words(one),
+                one.circuit_since,
+                f"{one.last_failure_reason} {one.last_failure_at or ''}".strip() if one.last_failure_reason else "-",
+                probe_words(one),
+                one.probe_at or "-",
+                "; ".join(f"{held.key} {credential_words(held)}" for held in one.credentials) or "-",
+            )
         )
-        for one in health
+        rows += [_scope_row(one.provider, scope) for scope in passed_by(one)]
+    return rows
+
+
+def _scope_row(provider: str, one: ScopeHealth) -> tuple[str, ...]:
+    reason = one.last_failure_reason
+    alive = {True: "alive", False: "not alive", None: "-"}[one.probe_is_alive]
+    return (
+        f"{provider}/{one.scope}",
+        f"keys: {', '.join(one.key_labels)}",
+        f"{one.circuit} ({reason})" if reason else one.circuit,
+        one.circuit_since,
+        f"{reason} {one.last_failure_at or ''}".strip() if reason else "-",
+        f"alive, {one.probe_problem}" if one.probe_is_alive and one.probe_problem else one.probe_problem or alive,
+        one.probe_at or "-",
+        "-",
+    )
+
+
+EVENT_COLUMNS = ("when", "provider", "circuit", "reason")
+
+
+def event_rows(events: Sequence[HealthEvent]) -> list[tuple[str, ...]]:
+    """One row for each change of a circuit."""
+    return [
+        (one.at, f"{one.provider}/{one.scope}" if one.scope else one.provider, one.circuit, one.reason)
+        for one in events
     ]
 
 

@@ -16,6 +16,7 @@ from ccr_cli.screen import print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Show the providers' health, probe them and reset their circuits.")
 
+Scope = Annotated[str, typer.Option("--scope", metavar="SCOPE", help="Only this scope (account) of the provider.")]
 Name = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of a provider.")]
 
 
@@ -34,7 +35,9 @@ def list_providers(control: Control = None, state_dir: StateDir = None, as_json:
 
 
 @app.command()
-def probe(provider: Name, control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+def probe(
+    provider: Name, scope: Scope = "", control: Control = None, state_dir: StateDir = None, as_json: Json = False
+) -> None:
     """Ask a provider now whether it is alive; a half-open circuit closes if it is.
 
     Exit codes: 0 it is alive, 1 it is not, 2 there is no such provider.
@@ -43,15 +46,18 @@ def probe(provider: Name, control: Control = None, state_dir: StateDir = None, a
     from ccr_cli.reading import provider_health  # noqa: PLC0415
 
     with dialled(_door(control, state_dir)) as plane:
-        found = provider_health(plane.probe(provider))
-    _show(found, as_json)
-    if not found.probe_is_alive:
+        found = provider_health(plane.probe(provider, scope))
+    _show(found, scope, as_json)
+    probed = next((one for one in found.scopes if one.scope == scope), found)
+    if not probed.probe_is_alive:
         raise typer.Exit(EXIT_NOT_WELL)
 
 
 @app.command()
-def reset(provider: Name, control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Close a provider's circuit and forget what led to its opening.
+def reset(
+    provider: Name, scope: Scope = "", control: Control = None, state_dir: StateDir = None, as_json: Json = False
+) -> None:
+    """Close the circuits of a provider and its scopes, or that of one, and forget what led to their opening.
 
     Exit codes: 0 requests go there again, 2 there is no such provider.
     """
@@ -59,14 +65,39 @@ def reset(provider: Name, control: Control = None, state_dir: StateDir = None, a
     from ccr_cli.reading import provider_health  # noqa: PLC0415
 
     with dialled(_door(control, state_dir)) as plane:
-        _show(provider_health(plane.reset_circuit(provider)), as_json)
+        _show(provider_health(plane.reset_circuit(provider, scope)), scope, as_json)
 
 
-def _show(one: ProviderHealth, as_json: bool) -> None:
+@app.command()
+def events(
+    provider: Annotated[str, typer.Argument(metavar="[PROVIDER]", help="Name of a provider; absent: all.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=5000, help="At most so many.")] = 50,
+    control: Control = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show what happened to circuits, newest first. Kept for 30 days, at most 500 of each provider."""
+    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
+    from ccr_cli.reading import health_event  # noqa: PLC0415
+
+    with dialled(_door(control, state_dir)) as plane:
+        found = [health_event(one) for one in plane.health_events(provider, limit)]
+    if as_json:
+        print_json([dataclasses.asdict(one) for one in found])
+    else:
+        print_table("Circuits", overview.EVENT_COLUMNS, overview.event_rows(found))
+
+
+def _show(one: ProviderHealth, scope: str, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(one))
-    else:
-        print(f"{one.provider}: circuit {overview.circuit_words(one)}, probe: {overview.probe_words(one)}")
+        return
+    for each in one.scopes:
+        if scope == each.scope:
+            alive = {True: "alive", False: "not alive", None: "-"}[each.probe_is_alive]
+            print(f"{one.provider}/{scope}: circuit {each.circuit}, probe: {each.probe_problem or alive}")
+            return
+    print(f"{one.provider}: circuit {overview.circuit_words(one)}, probe: {overview.probe_words(one)}")
 
 
 def _door(control: str | None, state_dir: str | None) -> places.Door:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from ccr_rpc.v1 import config_pb2, fleet_pb2, providers_pb2, snapshot_pb2, stats_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ccr_cli.overview import ConfigState, CredentialState, HealthEvent, NodeState, ProviderHealth, ProviderState
+from ccr_cli.overview import (
+    ConfigState,
+    CredentialState,
+    HealthEvent,
+    NodeState,
+    ProviderHealth,
+    ProviderState,
+    ScopeHealth,
+)
 
 
 def config_state(answer: config_pb2.GetConfigResponse) -> ConfigState:
@@ -35,6 +43,7 @@ def node_state(node: fleet_pb2.Node) -> NodeState:
         rejected_version=node.rejected_version,
         rejection_reason=node.rejection_reason,
         open_requests=node.status.open_requests,
+        unauthorized_total=node.status.unauthorized_total,
         spooled_bytes=node.status.spooled_bytes,
         resident_bytes=node.status.resident_bytes,
         last_seen_at=time_text(node.last_seen_at) if node.HasField("last_seen_at") else None,
@@ -85,10 +94,8 @@ def provider_health(one: providers_pb2.ProviderStatus) -> ProviderHealth:
         probe_ms=round(probe.latency.ToTimedelta().total_seconds() * 1000, 1) if probe else None,
         probe_status=probe.status if probe else 0,
         probe_problem=probe.problem if probe else "",
-        events=tuple(
-            HealthEvent(time_text(event.at), _CIRCUITS.get(event.circuit, "unknown"), event.reason)
-            for event in one.events
-        ),
+        events=tuple(map(health_event, one.events)),
+        scopes=tuple(map(_scope_health, one.scopes)),
         credentials=tuple(
             CredentialState(
                 held.key_label,
@@ -99,6 +106,28 @@ def provider_health(one: providers_pb2.ProviderStatus) -> ProviderHealth:
             for held in one.credentials
         ),
     )
+
+
+def _scope_health(one: providers_pb2.ScopeStatus) -> ScopeHealth:
+    probe = one.last_probe if one.HasField("last_probe") else None
+    return ScopeHealth(
+        scope=one.scope,
+        key_labels=tuple(one.key_labels),
+        circuit=_CIRCUITS.get(one.circuit, "unknown"),
+        circuit_since=time_text(one.circuit_since),
+        open_until=time_text(one.open_until) if one.HasField("open_until") else None,
+        last_failure_reason=one.last_failure_reason or None,
+        last_failure_at=time_text(one.last_failure_at) if one.HasField("last_failure_at") else None,
+        probe_at=time_text(probe.at) if probe else None,
+        probe_is_alive=probe.alive if probe else None,
+        probe_problem=probe.problem if probe else "",
+    )
+
+
+def health_event(event: providers_pb2.HealthEvent) -> HealthEvent:
+    """A change of a circuit."""
+    circuit = _CIRCUITS.get(event.circuit, "unknown")
+    return HealthEvent(time_text(event.at), circuit, event.reason, event.provider, event.scope)
 
 
 def problem_text(problem: config_pb2.ConfigProblem) -> str:

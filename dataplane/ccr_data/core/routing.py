@@ -17,7 +17,7 @@ from ccr_data.core.errors import CircuitsOpen, CredentialsExpired, NoSuchModel, 
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason, Scored
-from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Strategy, Target
+from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Snapshot, Strategy, Target
 
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
@@ -93,6 +93,21 @@ class Cooldowns:
             self._until.pop((target.provider.name, ""), None)
             self._until.pop((target.provider.name, target.label or "-"), None)
             self._refused.pop((target.provider.name, target.label or "-"), None)
+
+    def heed(self, before: Snapshot, now: Snapshot) -> None:
+        """Circuits have closed: what is known to be well again does not rest for having failed, or for having been refused."""
+        for provider in now.providers.values() if self._until else ():
+            known = before.providers.get(provider.name)
+            if known is None:
+                continue
+            if known.is_open and not provider.is_open:
+                self._until.pop((provider.name, ""), None)
+            was_open = {key.label for key in known.keys if key.is_open}
+            for key in provider.keys:
+                place = (provider.name, key.label)
+                if key.label in was_open and not key.is_open and place in self._refused:  # not for its rate limit
+                    self._until.pop(place, None)
+                    del self._refused[place]
 
     def rest_s(self, target: Target, now_s: float) -> float:
         """How long the target's key alone still rests; 0 if it does not, or if its whole provider cools down."""
@@ -188,6 +203,8 @@ def plan(
         else:
             targets += _targets(choice, needs, pin, node, roll, passed_over)
     if not targets:
+        if any(choice.provider.is_draining for choice in able):
+            raise CircuitsOpen(f"every provider for {model} is being drained: only conversations that live there go on")
         raise NotSupported(_lacking(model, needs))
     if routed.may_expire:
         targets = _unexpired(targets, node.unix_s, model, passed_over)
@@ -286,14 +303,19 @@ def _targets(
 ) -> list[Target]:
     """The keys of a provider that may serve the request, in order."""
     if needs.own_token:
-        return [choice.subscription_target] if choice.subscription_target else []
+        own = choice.subscription_target
+        if own is not None and choice.provider.is_draining and (pin is None or _is_unpinned(own, pin)):
+            passed_over.append((choice.provider.name, "draining"))
+            return []
+        return [own] if own else []
     is_last = not choice.targets
     targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice.provider, node, roll)
     for target in () if is_last else choice.passed_by:
         passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
     for target in choice.draining:
         if pin is None or _is_unpinned(target, pin):
-            passed_over.append((f"{target.provider.name}/{target.label}", "key deprecated"))
+            why = "draining" if target.provider.is_draining else "key deprecated"
+            passed_over.append((f"{target.provider.name}/{target.label}", why))
         elif target.key is not None and target.key.is_open and targets:
             passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
         else:

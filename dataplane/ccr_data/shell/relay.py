@@ -102,6 +102,7 @@ class Relay:
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
         self._refusals = Refusals()
+        self._heeded: Snapshot | None = None  # whose circuits the cooldowns know
         self._roll = random.random
         self._id_prefix = f"req_ccr_{secrets.token_hex(5)}"
         self._id_count = 0
@@ -419,6 +420,11 @@ class Relay:
         self.clock_s = now_s
         self.pool.clock_s = now_s
         self.node.unix_s = time()
+        current = self.store.current
+        if current is not self._heeded:
+            if current is not None and self._heeded is not None:
+                self.node.cooldowns.heed(self._heeded, current)
+            self._heeded = current
         if self.waiting.is_busy and self.store.current is not None and self.budgeting.follow(self.store.current):
             self.waiting.wake()
         for exchange in tuple(self.exchanges):

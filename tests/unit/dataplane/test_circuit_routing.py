@@ -10,7 +10,7 @@ from ccr_data.core.errors import CircuitsOpen
 from ccr_data.core.failures import FailureNews
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
-from ccr_data.core.routing import Needs, NodeState, Plan, plan
+from ccr_data.core.routing import Cooldowns, Needs, NodeState, Plan, plan
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
@@ -163,3 +163,22 @@ def test_news_are_in_the_next_batch_and_in_no_other() -> None:
     assert (told.key_label, told.scope) == ("k", "org")
     assert told.last_at.ToMicroseconds() == 1_700_000_000_250_000
     assert not usage_pb2.UsageBatch.FromString(second.payload).failures
+
+
+def test_a_cooldown_ends_when_the_circuit_closes_unless_it_is_a_rate_limits() -> None:
+    """A probe found the key accepted, or an operator reset it: nobody waits for the node's own minute to be over."""
+
+    def snapshot(*, is_open: bool) -> Snapshot:
+        one = two_keys("a", first_open=is_open, second_open=is_open)
+        route = Route("default", (), (Candidate("a", None),), Strategy.FAILOVER)
+        return Snapshot(1, AuthPolicy(AuthMode.NONE), {"a": one}, (route,), RelayPolicy())
+
+    before, now = snapshot(is_open=True), snapshot(is_open=False)
+    k1, k2 = now.routed("m").choices[0].targets
+    cooldowns = Cooldowns()
+    cooldowns.note(k1, Reason.KEY_REFUSED, 60.0)
+    cooldowns.note(k2, Reason.RATE_LIMITED, 60.0)
+    cooldowns.heed(now, now)
+    assert cooldowns.is_cooling(k1, 1.0), "nothing has closed"
+    cooldowns.heed(before, now)
+    assert [cooldowns.is_cooling(one, 1.0) for one in (k1, k2)] == [False, True]
