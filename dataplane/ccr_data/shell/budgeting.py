@@ -59,6 +59,12 @@ class Budgeting:
         self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float
     ) -> tuple[int, Reservation | None]:
         """Which target takes the request, with room reserved there if that is limited. -1: none has room."""
+        if len(targets) == 1:  # most often, and in half the time
+            budget = self.limits.budget(targets[0].scope, targets[0].model or model)
+            if budget is None:
+                return 0, None
+            part = budget.try_reserve(size_bytes, now_s)
+            return (-1, None) if part is None else (0, part)
         places = ((target.scope, target.model or model) for target in targets)
         return self.limits.first_with_room(places, size_bytes, now_s)
 

@@ -23,7 +23,7 @@ from ccr_data.core.budget import Reservation
 from ccr_data.core.client_limits import ClientPart
 from ccr_data.core.conversation import name_of
 from ccr_data.core.errors import CredentialsExpired, RequestError
-from ccr_data.core.framing import LAST_CHUNK, Body, chunk, own_base_url, with_own_results_url
+from ccr_data.core.framing import LAST_CHUNK, Body, chunk, client_head, own_base_url, with_own_results_url
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.matching import offers_tools
@@ -31,7 +31,7 @@ from ccr_data.core.pins import SessionKey
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
-from ccr_data.core.sse import Beginning, ends_in_error, is_without_content
+from ccr_data.core.sse import Beginning, ends_in_error, is_without_content, note_json_usage
 from ccr_data.core.thinking import MAX_ANSWER_BYTES
 from ccr_data.core.waiting import BACKGROUND, MAIN, SUBAGENT, QueueRules
 from ccr_data.providers import clouds
@@ -45,6 +45,7 @@ from ccr_data.shell.answering import (
     PAYLOAD,
     RELAYING,
     UNTIL_CLOSE,
+    VERBATIM,
     WAITING,
     Answering,
 )
@@ -573,6 +574,43 @@ class Exchange(Answering):
             self._beginning = Beginning()
         else:
             self._commit(now_s)
+
+    # The shortcut of the request path: a usual answer that came in one read goes to the client in one write. It does what
+    # head_received, body_received and answer_ended come to for such an answer, in a third of the time.
+
+    def takes_whole(self, head: AnswerHead) -> bool:
+        """Whether there is nothing to decide about an answer."""
+        return (
+            head.status == 200
+            and self._state is WAITING
+            and not head.is_event_stream
+            and not self._has_begun
+            and not self._is_rewritten
+            and self._rival is None
+            and self._mending is None
+            and b"content-encoding" not in head.special
+        )
+
+    def whole_received(self, head: AnswerHead, body: bytes) -> None:
+        """A usual answer, whole."""
+        now_s = perf_counter()
+        attempt, record, relay, client = self._attempt, self.record, self._relay, self._client
+        assert attempt is not None
+        self._upstream = None
+        self._head = head
+        attempt.status = record.status = 200
+        attempt.first_byte_s = attempt.total_s = now_s - attempt.began_s
+        record.first_byte_s = now_s - self._began_s
+        if (MARK in head.special or ORGANISATION in head.special) and self._is_limited(self._target):
+            relay.budgeting.note_head(self._target, record.model_asked, head, self._part, now_s)
+        if record.decision is not None:
+            relay.note_first_token(record, self._target, 200, attempt.total_s, now_s)
+        closes = client.is_closing_after
+        client.write(client_head(head, Body.LENGTH, VERBATIM, self._own_lines(), closes=closes) + body)
+        self._answer_size = len(body)
+        note_json_usage(record.tokens, body)
+        record.outcome = SERVED
+        self._finish(closes=False)
 
     def _may_be_elsewhere(self) -> bool:
         """Whether what a request names, a batch or a file, may live in another account (core/homes.py)."""

@@ -98,6 +98,14 @@ class Rival:
         if head.status != 200 or not head.is_event_stream:
             self._lose(answers.judge(head.status, is_own_key=self.target.key is not None) or Reason.HEDGED)
 
+    def takes_whole(self, head: AnswerHead) -> bool:  # noqa: ARG002
+        """Only a stream can win."""
+        return False
+
+    def whole_received(self, head: AnswerHead, body: bytes) -> None:
+        """Not called."""
+        raise NotImplementedError
+
     def body_received(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         """A piece of its stream."""
         self.held.append((data, ranges))

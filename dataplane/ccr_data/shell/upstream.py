@@ -32,6 +32,14 @@ class Consumer(Protocol):
         """The head is there."""
         ...
 
+    def takes_whole(self, head: AnswerHead) -> bool:
+        """Whether it takes an answer in one call that came in one read: `whole_received` then, and nothing else."""
+        ...
+
+    def whole_received(self, head: AnswerHead, body: bytes) -> None:
+        """A whole answer. The connection is detached already."""
+        ...
+
     def body_received(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         """A piece of the body as it came; its payload is at `ranges`."""
         ...
@@ -160,6 +168,10 @@ class UpstreamConnection(asyncio.Protocol):
                 self.walker = ChunkWalker()
             elif body is LENGTH:
                 self._left = head.content_length or 0
+                if self._left == len(data) and consumer.takes_whole(head):
+                    self._let_go(has_rest=False)
+                    consumer.whole_received(head, data)
+                    return b""
             consumer.head_received(head, body)
             if body is NO_BODY and self.consumer is consumer:
                 self._end(consumer, has_rest=bool(data))
@@ -191,7 +203,12 @@ class UpstreamConnection(asyncio.Protocol):
         consumer.body_received(data, [(0, size)])
 
     def _end(self, consumer: Consumer, *, has_rest: bool) -> None:
-        """The answer is complete: keep the connection if both ends agree on where they are."""
+        """The answer is complete."""
+        self._let_go(has_rest=has_rest)
+        consumer.answer_ended()
+
+    def _let_go(self, *, has_rest: bool) -> None:
+        """Keep the connection if both ends agree on where they are."""
         self.consumer = None
         transport = self.transport
         assert transport is not None
@@ -200,7 +217,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.give_back(self)
         else:
             transport.abort()
-        consumer.answer_ended()
 
     def eof_received(self) -> bool:
         """Called by the loop; the transport closes itself then."""
