@@ -17,6 +17,7 @@ from ccr_data.core.thinking import is_in_tool_loop
 MAX_PINS = 20_000
 PIN_LIFETIME_S = 3600.0  # the longest lifetime of a prompt cache
 SHORT_LIFETIME_S = 300.0  # of one that was written without `ttl`: docs/providers/anthropic.md, prompt caching
+QUIET_PART = 0.25  # of a lifetime, within which a renewal is not told to others
 MAX_WAIT_S = 3.0  # for a pinned key at its rate limit: a cold prompt takes about as long
 
 SessionKey = bytes
@@ -46,9 +47,12 @@ class Pins:
         return len(self._pins)
 
     def of(self, session: SessionKey, now_s: float) -> Pin | None:
-        """The session's pin, unless its cache must have expired."""
+        """The session's pin, unless its cache must have expired.
+
+        Another worker may have renewed it without a word, within QUIET_PART of a lifetime after the last.
+        """
         pin = self._pins.get(session)
-        return pin if pin is not None and pin.until_s > now_s else None
+        return pin if pin is not None and pin.until_s + QUIET_PART * pin.lifetime_s > now_s else None
 
     def home(self, session: SessionKey) -> Pin | None:
         """Where the session was served last, however long ago."""
@@ -70,7 +74,7 @@ class Pins:
             pin.lifetime_s = lifetime_s
             pin.reader = reader
             self._pins.move_to_end(session)
-            if now_s - pin.noted_s < lifetime_s / 4:
+            if now_s - pin.noted_s < lifetime_s * QUIET_PART:
                 return
             pin.noted_s = now_s
         else:
