@@ -188,7 +188,8 @@ def _services(
     """Every servicer, wired."""
     services, now, recent = Services(), time.time, Recent()
     questions = Questions(fleet, now)
-    leasing = Leasing(Leases(time.monotonic(), first_serial=int(now() * 1000)), time.monotonic)
+    workers = file.revision.config.server.workers
+    leasing = Leasing(Leases(time.monotonic(), int(now() * 1000), workers), time.monotonic)
     services.add(
         "ccr.rpc.v1.SnapshotService",
         snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,

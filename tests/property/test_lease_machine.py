@@ -184,3 +184,25 @@ def test_parts_have_the_sum_of_the_whole(whole: int, asked: list[int]) -> None:
     parts = apportioned(whole, demand_weights(asked))
     assert sum(parts) == whole
     assert min(parts) >= 0
+
+
+def test_no_part_grows_while_a_node_that_holds_one_is_silent() -> None:
+    """After a restart of the control plane (simulation, seed 66): two nodes, one of which needs longer to come back."""
+    leases = Leases(0.0, 1000, expected_nodes=2)
+    leases.reported("a", "i", {NAME: use(60, 20, 10, 90, 7)}, 1.0)
+    (kept,) = leases.reported("a", "i", {NAME: use(60, 20, 10, 90, 7)}, LEARN_S + 1)
+    assert kept.share.requests == 20
+    (shrunk,) = leases.reported("b", "i", {NAME: use(60, 40, 0, 0, 8)}, LEARN_S + 2)
+    assert shrunk.share.requests < 40
+    leases.reported("b", "i", {NAME: use(60, shrunk.share.requests, 0, 0, shrunk.serial)}, LEARN_S + 4)
+    (grown,) = leases.reported("a", "i", {NAME: use(60, 20, 10, 90, kept.serial)}, LEARN_S + 5)
+    assert grown.share.requests == 60 - shrunk.share.requests
+
+
+def test_a_node_that_has_not_spoken_yet_keeps_its_even_part() -> None:
+    """At the first start of a fleet (simulation, seed 99), for as long as it may take."""
+    leases = Leases(0.0, expected_nodes=3)
+    (lease,) = leases.reported("a", "i", {NAME: use(60, 20, 3, 9, 0)}, LEARN_S)
+    assert lease.share.requests == 20
+    (later,) = leases.reported("a", "i", {NAME: use(60, 20, 3, 9, lease.serial)}, FORGET_AFTER_S)
+    assert later.share.requests == 60

@@ -11,11 +11,13 @@ spend in any minute stays within the limit, whatever messages are lost or late:
 - a node that falls silent keeps its claim until `FORGET_AFTER_S` after its last report, also if its stream has ended: it may be
   working on. It keeps its last lease for as long as it is cut off. One that comes back under a new instance has lost its leases; what
   its predecessor used counts for a minute more.
-- A control plane that has just started knows no leases: for `LEARN_S` it only listens, and nodes tell what they hold.
+- A control plane that has just started knows no leases: for `LEARN_S` it only listens, and nodes tell what they hold. Until all nodes
+  that its snapshots name have spoken, at most for `FORGET_AFTER_S`, no part grows that an earlier control plane may have given to one
+  that is silent.
 
 A node that never had a lease uses an even part by the number of nodes that its snapshot names; its claim is that, also before it
-says anything of the budget. Known nodes get leases of budgets that they have not used yet. A node that nobody knew, of more than the
-snapshots name, may exceed the budget by such a part until the others have let go of theirs.
+says anything of the budget or at all. Known nodes get leases of budgets that they have not used yet. A node that nobody knew, of
+more than the snapshots name, may exceed the budget by such a part until the others have let go of theirs.
 """
 
 from __future__ import annotations
@@ -118,9 +120,16 @@ def added(one: Amounts, other: Amounts) -> Amounts:
 class Leases:
     """All budgets and who holds which part of them."""
 
-    def __init__(self, started_s: float, first_serial: int = 1) -> None:
-        """`first_serial` is larger than any that an earlier control plane has used, for example a time in milliseconds."""
+    def __init__(self, started_s: float, first_serial: int = 1, expected_nodes: int = 1) -> None:
+        """`first_serial` is larger than any that an earlier control plane has used, for example a time in milliseconds.
+
+        `expected_nodes` is how many the snapshots name: fewer may have something that nobody has told yet.
+        """
         self._listens_until_s = started_s + LEARN_S
+        self._expects_until_s = started_s + FORGET_AFTER_S
+        self._expected_nodes = expected_nodes
+        self._has_past = False  # an earlier control plane gave leases
+        self._first_serial = first_serial
         self._serial = first_serial
         self._holders: dict[BudgetName, dict[str, _Holder]] = {}
         self._even: dict[BudgetName, Amounts] = {}  # what a node without a lease uses
@@ -133,6 +142,7 @@ class Leases:
             del self._nodes[next(iter(self._nodes))]
         for name, use in uses.items():
             self._note(name, node, instance, use, now_s)
+            self._has_past = self._has_past or 0 < use.serial <= self._first_serial
             if not use.serial and any(use.share):
                 self._even[name] = largest([use.share, self._even.get(name, NOTHING)])
         for name in self._holders:
@@ -211,6 +221,11 @@ class Leases:
                 taken = added(taken, one.claim(now_s))
         if now_s < holder.left_until_s:
             taken = added(taken, holder.left_behind)
+        if missing := self._missing(now_s):
+            even = self._even.get(name, NOTHING)
+            taken = added(taken, Amounts(*(missing * part for part in even)))
+            if self._has_past:  # it may hold all that is left
+                wanted = Amounts(*map(min, wanted, holder.claim(now_s)))
         share = Amounts(
             *(
                 max(0, min(want, limit - others)) if limit else 0
@@ -233,6 +248,10 @@ class Leases:
             kept = largest([one.share for one in holder.sent[:33]])
             holder.sent[:33] = [Lease(name, kept, holder.sent[32].serial)]
         return lease
+
+    def _missing(self, now_s: float) -> int:
+        """How many nodes may be at work of which nothing was heard yet."""
+        return max(0, self._expected_nodes - len(self._nodes)) if now_s < self._expects_until_s else 0
 
     @staticmethod
     def _is_about(one: Amounts, other: Amounts, limits: Amounts) -> bool:
