@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults check test run bench
+.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation check test run bench simulate
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -64,7 +64,7 @@ types: setup ## check types, strictly
 	$(BIN)/mypy
 
 # A kind of test that has no files yet is no failure.
-unit property golden integration faults: setup
+unit property golden integration faults simulation: setup
 	@if ls tests/$@/test_*.py >/dev/null 2>&1; then $(PYTEST) tests/$@ $(ARGS); else echo "no tests in tests/$@"; fi
 
 unit: ## one behaviour each
@@ -72,6 +72,7 @@ property: ## what always holds
 golden: ## given input, expected output
 integration: ## real processes, real sockets
 faults: ## the same while things break
+simulation: ## whole fleets on a virtual clock, 200 seeds
 
 check: lint types ## everything that CI runs; changes no file
 	$(PYTEST) $(ARGS)
@@ -83,3 +84,8 @@ run: setup ## start the relay; ARGS="--workers 2" are for `ccr serve`
 
 bench: setup ## measure speed against a direct connection and nginx
 	bench/run $(ARGS)
+
+SEED ?= 1
+
+simulate: setup ## both planes on a virtual clock; SEED=7, ARGS="--nodes 100"
+	@PYTHONPATH=tools $(BIN)/python -m simulate --seed $(SEED) $(ARGS)
