@@ -305,9 +305,7 @@ class Exchange(Answering):
             self._next_attempt()
         elif self._may_be_renewed(reason):
             self._state = WAITING
-            self._deadline_s = (
-                self._relay.clock_s + self._target.provider.timeouts.first_byte_s
-            )  # the renewal's is shorter
+            self._deadline_s = NEVER_S  # the renewal has a limit of its own
             self._connecting = Renewal(self._relay.store, self._target, self._renewed)
         elif reason is Reason.NOT_THERE and (failed := self._failed_elsewhere()) and failed.reason:
             self._give_up(failed.reason, failed.provider)
@@ -328,6 +326,8 @@ class Exchange(Answering):
         if self._state is OVER:
             return
         if target is None:
+            if self._attempt is not None:  # it was waited for
+                self._attempt.total_s = perf_counter() - self._attempt.began_s
             self._give_up(Reason.KEY_REFUSED)
             return
         self._targets.insert(0, target)
