@@ -37,6 +37,7 @@ def test_the_log_page_names_every_field() -> None:
 
     told = record("a")
     told.decision = Decision(Strategy.FAILOVER, (), [("p", "circuit open")])
+    told.queued_s = 1.5
     line = json.loads(json_lines([told], "n"))
 
     assert _ROW.findall(whole) == list(line)
@@ -91,6 +92,14 @@ def test_configurations_on_pages_are_valid(page: str) -> None:
         text += "" if "providers:" in text else TWO_PROVIDERS
         text = text if text.startswith("version:") else f"version: 1\n{text}"
         load(text, file=page, fmt="yaml", env=_EveryVariable())  # raises ConfigInvalid, which shows the mistakes
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_valid_and_mean_what_they_say(example: Path) -> None:
+    """What people begin with: no mistakes, and nothing that is probably not meant."""
+    loaded = load(example.read_text(encoding="utf-8"), file=example.name, fmt="yaml", env=_EveryVariable())
+
+    assert [str(warning) for warning in loaded.warnings] == []
 
 
 def test_tests_that_pages_name_exist() -> None:
