@@ -137,3 +137,38 @@ def test_the_schema_writes_defaults_and_ranges_as_people_do() -> None:
     assert variable == {"type": "string", "pattern": r"\$\{"}
     assert json_schema()["patternProperties"] == {"^x-": {}}
     assert editor_schema.json_schema() == json_schema()  # making it twice does not widen it twice
+
+
+def test_no_shown_configuration_holds_a_clouds_secret() -> None:
+    """Secrets of clouds have fields of their own, and are often repeated elsewhere by mistake."""
+    text = """
+version: 1
+server: {auth: {mode: none}}
+providers:
+  - name: b
+    type: bedrock
+    region: us-east-1
+    keys:
+      - {aws: {access_key_id: AKIDHUSH1234, secret_access_key: hush-one-secret, session_token: hush-two-secret}}
+      - {aws: {access_key_id: AKIDHUSH5678, secret_access_key: hush-three, role_arn: "arn:aws:iam::123456789012:role/r",
+         external_id: hush-three}}
+  - {name: e, type: azure, resource: r,
+     entra: {credential: client-secret, tenant_id: t, client_id: c, client_secret: hush-four}}
+"""
+    shown = redacted_yaml(load(text, file="ccr.yaml", fmt="yaml", env={}).config)
+
+    assert "hush" not in shown.lower()
+    assert "role/r" in shown
+
+
+def test_another_clouds_secret_is_another_configuration() -> None:
+    """Otherwise a rotated secret would not be taken up."""
+    text = """
+version: 1
+server: {auth: {mode: none}}
+providers:
+  - {name: e, type: azure, resource: r, entra: {credential: client-secret, tenant_id: t, client_id: c, client_secret: secret-one}}
+"""
+    first, second = (load(one, file="c", fmt="yaml", env={}).config for one in (text, text.replace("secret-one", "secret-two")))
+
+    assert config_hash(first) != config_hash(second)

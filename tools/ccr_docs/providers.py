@@ -22,6 +22,7 @@ NOTES = """\
 - **documents** *no*: another provider for the model that reads `document` blocks is preferred; without one the request is
   served, with an `x-cc-relay-warning` header and the same warning in the log line.
 - **prompt caching** and **signatures** are carried in the snapshot for routing across accounts, which is not there yet.
+- **Clouds** take a region, project or resource instead of a base URL, and Claude's names become their ids: see their pages.
 - Facts that no public source confirms are marked *unverified* on the provider's page; the default is then the harmless choice."""
 
 

@@ -44,6 +44,10 @@ _NOT_IN_CLOUDS = (
     "mid-conversation-tool-changes-2026-07-01",
     "advisor-tool-2026-03-01",
     "fast-mode-2026-02-01",
+    "fallback-credit-2026-06-01",
+    "fallback-credit-2026-07-01",
+    "server-side-fallback-2026-06-01",
+    "server-side-fallback-2026-07-01",
 )
 _ANTHROPIC_SERVICES = (
     "code-execution-2025-08-25",
