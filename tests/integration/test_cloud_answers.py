@@ -234,6 +234,27 @@ def test_an_answer_in_one_piece_is_as_it_came(relay: Relay, upstreams: list[RawU
     assert json.loads(upstreams[0].requests[0].body)["messages"] == json.loads(BODY)["messages"]
 
 
+def test_a_kept_connection_to_a_cloud_that_died_is_not_a_failure(relay: Relay, upstreams: list[RawUpstream]) -> None:
+    """The request goes out again on a fresh one, signed anew."""
+    upstreams[0].answer = lambda request, wire: wire.send(json_answer(MESSAGE))
+    assert ask(relay, "signed").status == 200
+    deaths: list[Request] = []
+
+    def die_once(request: Request, wire: Wire) -> None:
+        if deaths:
+            wire.send(json_answer(MESSAGE))
+        else:
+            deaths.append(request)
+            wire.reset()
+
+    upstreams[0].answer = die_once
+    answer = ask(relay, "signed")
+
+    assert (answer.status, answer.body) == (200, MESSAGE)
+    assert answer.header("x-cc-relay-attempts") == "1"
+    assert len(upstreams[0].requests) == 3
+
+
 def test_a_mistake_is_the_clients_and_reads_as_one(relay: Relay, upstreams: list[RawUpstream]) -> None:
     """In Anthropic's shape, so that its SDKs raise the right error."""
     upstreams[0].answer = aws_error("400 Bad", "ValidationException", "messages: at least one message is required")
