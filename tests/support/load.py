@@ -138,9 +138,11 @@ class Background:
 class SteadyUpstream:
     """A provider that answers as the request says, and remembers every request. Use it as `with`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.arrivals: list[Arrival] = []
         self.answer_after_s = 0.0
+        self.refuses: Callable[[str], bool] = lambda key: False  # answers 401
+        self._port = port
         self.background = Background()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,7 +167,7 @@ class SteadyUpstream:
         return [arrival.number for arrival in self.arrivals]
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
 
     async def _close(self) -> None:
         self._server.close()
@@ -188,7 +190,13 @@ class SteadyUpstream:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line, headers = _parse(await reader.readuntil(b"\r\n\r\n"))
+        if line.startswith("GET "):  # a probe
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            return
         body = await reader.readexactly(int(headers["content-length"]))
+        if self.refuses(headers.get("x-api-key", "")):
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}")
+            return
         found = _ASKED.search(body)
         assert found, body
         model, mark = found[1].decode(), headers.get("x-mark", "")
