@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from support.clouds import (
 )
 from support.demo import DemoProcess, demo
 from support.relay import KEY, config, provider, records, relaying
-from support.serving import Relay, until
+from support.serving import REAL_SERVE, Relay, environment, served, until
 from support.talk import Talk
 
 FACES = [each for each in CLOUDS if not each.is_variant]
@@ -238,3 +239,38 @@ def test_a_stream_that_breaks_before_content_crosses_clouds(tmp_path: Path) -> N
         until(lambda: records(relay), "the record")
 
     assert records(relay)[0]["provider"] == "vertex"
+
+
+ISSUER = """\
+import json, pathlib, sys
+count = pathlib.Path(sys.argv[1])
+number = len(count.read_text()) if count.exists() else 0
+count.write_text("x" * (number + 1))
+print(json.dumps({
+    "Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+    "SessionToken": f"token-{number}", "Expiration": "2099-01-01T00:00:00Z",
+}))
+"""
+
+
+def test_a_refused_credential_is_renewed_and_nobody_notices(tmp_path: Path) -> None:
+    """AWS calls a token expired that should have been good for long: a new one is got, and the request is sent once more."""
+    issuer, count, aws_config = tmp_path / "issuer.py", tmp_path / "count", tmp_path / "aws.ini"
+    issuer.write_text(ISSUER)
+    aws_config.write_text(f"[profile cloud]\ncredential_process = {sys.executable} {issuer} {count}\n")
+    with demo(**demo_settings(BEDROCK), expired_tokens=["token-0"]) as bedrock:
+        text = config({**provider_of(BEDROCK, bedrock.url), "aws": {"profile": "cloud"}})
+        env = environment(AWS_CONFIG_FILE=str(aws_config), AWS_EC2_METADATA_DISABLED="true")
+        with served(tmp_path, text, command=REAL_SERVE, env=env) as relay:
+            relay.wait_ready()
+            talk = Talk(relay.url, OPUS, SESSION + "4")
+            assert talk.say("a").status == 200
+            assert talk.say("b").status == 200
+            until(lambda: len(records(relay)) == 2, "both records")
+            attempts = [[each["status"] for each in record["attempts"]] for record in records(relay)]  # type: ignore[attr-defined]
+            output = relay.output
+
+    assert attempts == [[401, 200], [200]]
+    assert count.read_text() == "xx"
+    for secret in ("token-0", "token-1", "wJalrXUtnFEMI"):
+        assert secret not in output

@@ -66,7 +66,7 @@ class World:
                 use_s = self.now_s + self.dice.uniform(1, 4000)
 
     def begin_search(self) -> None:
-        self.standing = begun(self.standing, self.now_s)
+        self.standing = begun(self.standing)
         self.searches.append(self.now_s + self.dice.uniform(*self.search_s))
         self.searched += 1
         assert len(self.searches) == 1, "two searches at a time"
@@ -128,7 +128,7 @@ def test_failures_are_tried_again_later_and_later(rolls: list[float]) -> None:
     """A cloud that is down is not hammered, and one that comes back is not waited for longer than minutes."""
     standing, now_s = Standing(next_s=0.0), 0.0
     for number, roll in enumerate(rolls):
-        standing = failed(begun(standing, now_s), "no", now_s, roll)
+        standing = failed(begun(standing), "no", now_s, roll)
         pause_s = standing.next_s - now_s
         usual_s = min(FIRST_RETRY_S * 2.0**number, LONGEST_RETRY_S)
         assert 0.79 * usual_s <= pause_s <= 1.21 * usual_s
@@ -137,17 +137,24 @@ def test_failures_are_tried_again_later_and_later(rolls: list[float]) -> None:
 
 def test_a_refusal_starts_a_search_at_once_but_not_again_and_again() -> None:
     """A 403 may mean that the credential was revoked, and may mean that it never sufficed."""
-    standing = found(begun(Standing(next_s=0.0), 0.0), 3600.0, 1.0, 0.5)
+    standing = found(begun(Standing(next_s=0.0)), 3600.0, 1.0, 0.5)
     assert is_due(refused(standing, 100.0), 100.0)
 
-    again = found(begun(refused(standing, 100.0), 100.0), 3600.0, 101.0, 0.5)
+    again = found(begun(refused(standing, 100.0)), 3600.0, 101.0, 0.5)
     assert not is_due(refused(again, 100.0 + REFUSED_PAUSE_S - 1), 100.0 + REFUSED_PAUSE_S - 1)
     assert is_due(refused(again, 100.0 + REFUSED_PAUSE_S), 100.0 + REFUSED_PAUSE_S)
 
 
+def test_a_credential_that_is_refused_as_soon_as_it_is_found_is_looked_for_again() -> None:
+    """It may come out of a library's cache; the client is waiting for a better one."""
+    standing = found(begun(Standing(next_s=0.0)), 3600.0, 1.0, 0.5)
+
+    assert is_due(refused(standing, 2.0), 2.0)
+
+
 def test_what_has_expired_already_was_not_found() -> None:
     """Of a cloud whose clock differs, or of a file that nobody renewed."""
-    standing = found(begun(Standing(next_s=0.0), 0.0), 50.0, 60.0, 0.5)
+    standing = found(begun(Standing(next_s=0.0)), 50.0, 60.0, 0.5)
 
     assert not is_usable(standing, 60.0)
     assert "expired" in standing.problem
@@ -155,7 +162,7 @@ def test_what_has_expired_already_was_not_found() -> None:
 
 
 def test_what_has_no_end_is_never_renewed() -> None:
-    standing = found(begun(Standing(next_s=0.0), 0.0), None, 1.0, 0.5)
+    standing = found(begun(Standing(next_s=0.0)), None, 1.0, 0.5)
 
     assert wakes_s(standing, 10**9) == inf
     assert is_usable(standing, 10**9)

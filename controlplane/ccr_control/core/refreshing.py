@@ -23,7 +23,7 @@ FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 300.0
 
 REFUSED_PAUSE_S = 30.0
-"""A refusal does not start a search so soon after the one before began."""
+"""A refusal does not start a search so soon after another refusal started one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Standing:
     found_s: float = 0.0
     expires_s: float = inf  # the end of what was found
     is_sought: bool = False  # a search is under way
-    began_s: float = -inf  # the newest search
+    refused_s: float = -inf  # the newest refusal that started a search
     failures: int = 0  # since something was found
     problem: str = ""  # of the newest search, in words for an operator; empty: none
 
@@ -56,10 +56,10 @@ def wakes_s(standing: Standing, now_s: float) -> float:
     return min(due_s, standing.expires_s) if is_usable(standing, now_s) else due_s
 
 
-def begun(standing: Standing, now_s: float) -> Standing:
+def begun(standing: Standing) -> Standing:
     """A search has begun. Nobody must be searching."""
     assert not standing.is_sought, "one search at a time"
-    return replace(standing, is_sought=True, began_s=now_s)
+    return replace(standing, is_sought=True)
 
 
 def found(standing: Standing, expires_s: float | None, now_s: float, roll: float) -> Standing:
@@ -72,7 +72,7 @@ def found(standing: Standing, expires_s: float | None, now_s: float, roll: float
         is_found=True,
         found_s=now_s,
         expires_s=end_s,
-        began_s=standing.began_s,
+        refused_s=standing.refused_s,
     )
 
 
@@ -86,10 +86,10 @@ def failed(standing: Standing, problem: str, now_s: float, roll: float) -> Stand
 
 
 def refused(standing: Standing, now_s: float) -> Standing:
-    """A provider refused it: look for it at once, unless that is happening or has just happened."""
-    if standing.is_sought or now_s < standing.began_s + REFUSED_PAUSE_S:
+    """A provider refused it: look for it at once, unless that is happening or has just happened for the same reason."""
+    if standing.is_sought or now_s < standing.refused_s + REFUSED_PAUSE_S:
         return standing
-    return replace(standing, next_s=min(standing.next_s, now_s))
+    return replace(standing, next_s=min(standing.next_s, now_s), refused_s=now_s)
 
 
 def _renewed_s(end_s: float, now_s: float, roll: float) -> float:

@@ -130,7 +130,7 @@ class CredentialKeeper:
         now_s = self._now()
         for held in self._held.values():
             if is_due(held.standing, now_s):
-                held.standing = begun(held.standing, now_s)
+                held.standing = begun(held.standing)
                 # A thread of its own, as a library may block for minutes and the end must not wait for that.
                 seeking = _Seeking(held, asyncio.get_running_loop(), self._ended)
                 threading.Thread(target=seeking.run, name=f"credential of {held.provider}", daemon=True).start()
