@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from ccr_control.core import cloud_models
 from ccr_control.core.clouds import base_url_of
 from ccr_control.core.completion import filled
+from ccr_control.core.config import load
 from ccr_control.core.pricing import PRICES, table
 from ccr_control.core.provider_schema import ProviderConfig
 
@@ -146,3 +150,28 @@ def test_filling_twice_changes_nothing() -> None:
     ):
         once = provider(**fields)
         assert filled(once) == once
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("region: us-esat-1", "us-esat-1 is no AWS region"),
+        ("region: us-east-1, aws: {access_key_id: a, secret_access_key: b, session_token: c}", "nothing renews it"),
+    ],
+)
+def test_what_a_cloud_probably_does_not_mean_is_said(fields: str, words: str) -> None:
+    """Allowed all the same: a region may be new, and a token may last for the afternoon."""
+    text = f"version: 1\nserver: {{auth: {{mode: none}}}}\nproviders:\n  - {{name: b, type: bedrock, {fields}}}\n"
+
+    (warning,) = load(text, file="ccr.yaml", fmt="yaml", env={}).warnings
+
+    assert words in warning.message
+
+
+def test_a_start_without_clouds_imports_none_of_their_libraries() -> None:
+    """They take a tenth of a second and 20 MB."""
+    code = "import sys, ccr_control.server; print([n for n in ('botocore', 'google.auth', 'azure', 'requests') if n in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ccr_control.core.addresses import is_private
+from ccr_control.core.cloud_models import AWS_REGIONS
 from ccr_control.core.completion import completed, takes_leftovers
 from ccr_control.core.crosscheck import PROVIDERS, ROUTES, SUBSCRIPTION
 from ccr_control.core.document import Document, Path, path_text
@@ -23,7 +24,7 @@ def advice(config: Config, document: Document) -> list[Problem]:
     full = completed(config)
     findings = [*_unprotected(config), *_ambiguous(config)]
     findings += [*_shared_secrets(full), *_differing_limits(full), *_unreachable(full), *_shadowed(full, document)]
-    findings += [*_unknown_clients(full), *_draining(full)]
+    findings += [*_unknown_clients(full), *_draining(full), *_clouds(full)]
     return [document.problem(path, message) for path, message in findings]
 
 
@@ -132,4 +133,17 @@ def _draining(config: Config) -> Iterator[tuple[Path, str]]:
             yield (
                 (*PROVIDERS, i, "keys"),
                 "no key is active: only sessions that live on a deprecated one still get there",
+            )
+
+
+def _clouds(config: Config) -> Iterator[tuple[Path, str]]:
+    for i, provider in enumerate(config.providers):
+        at = (*PROVIDERS, i)
+        if provider.region is not None and provider.region not in AWS_REGIONS:
+            yield (*at, "region"), f"{provider.region} is no AWS region that this release knows: is it written right?"
+        if any(key.aws is not None and key.aws.session_token is not None for key in provider.keys):
+            yield (
+                at,
+                "a key with a `session_token` ends within hours, and nothing renews it: "
+                "leave it to be found, by a `profile` or a `role_arn`",
             )
