@@ -184,7 +184,8 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
     async with asyncio.TaskGroup() as tasks:
         following = [
             tasks.create_task(
-                follow_snapshots(find_control, node, store, answer=answering(relay, salt)), name="snapshots"
+                follow_snapshots(find_control, node, store, answer=answering(relay, salt), drain=stop.set),
+                name="snapshots",
             ),
             tasks.create_task(reporter.run(), name="usage"),
             tasks.create_task(server.sweep_forever(), name="sweep"),

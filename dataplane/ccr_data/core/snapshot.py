@@ -259,6 +259,7 @@ class Provider:
     accepts_subscription: bool = False
     is_enabled: bool = True
     is_open: bool = False  # its circuit is open or half-open: requests pass it by
+    is_draining: bool = False  # only sessions that are pinned to it still go there
     key_selection: KeySelection = KeySelection.LEAST_LOADED
     prices: tuple[ModelPrice, ...] = ()
     price_factor: float = 1.0
@@ -389,7 +390,7 @@ class Choice:
     priority: int
     targets: tuple[Target, ...]  # with the relay's active keys; empty if it has none
     subscription_target: Target | None  # for a client's own token
-    draining: tuple[Target, ...]  # with deprecated keys: for sessions that are pinned to them
+    draining: tuple[Target, ...]  # with deprecated keys, or of a draining provider: for sessions that are pinned to them
     model: str  # its own name of the model
     rank: float  # lower goes first, where the strategy asks for something that stays the same (price, exactness)
     lone_key: tuple[str, str] | None  # of its target, if it has just one
@@ -491,6 +492,8 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     draining = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.DEPRECATED)
     if not provider.keys and provider.auth_style is AuthStyle.NONE:
         targets = (target(provider, None, rename),)
+    if provider.is_draining:
+        targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
     own_token = target(provider, None, rename) if provider.accepts_subscription else None
     rank = 0.0
     if strategy is Strategy.COST_BASED:

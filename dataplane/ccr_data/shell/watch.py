@@ -1,11 +1,13 @@
 """The node's end of the watch stream: each snapshot is checked, served and accepted, or rejected with the reason.
 
-Versions never go back. While the control plane is away the node serves what it has. In between it is asked where requests would go.
+Versions never go back. While the control plane is away the node serves what it has. In between it is asked where requests would go,
+and may be told to end.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +35,12 @@ class Refused:
     reason: str
 
 
-Heard = Offer | Refused | Question | None
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """The node is to finish its requests and end."""
+
+
+Heard = Offer | Refused | Question | DrainAsked | None
 """What a message of the control plane brings; None: a heartbeat."""
 
 
@@ -43,18 +50,24 @@ async def follow_snapshots(
     store: SnapshotStore,
     policy: LinkPolicy = PATIENT,
     answer: Answer | None = None,
+    drain: Callable[[], None] = lambda: None,
 ) -> None:
     """Keep `store` at the newest snapshot, in memory and on disk. Ends only when cancelled.
 
-    `answer` knows where requests would go; without it questions stay unanswered.
+    `answer` knows where requests would go; without it questions stay unanswered. `drain` is called if the node is to end.
     """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(store.keep_saved(), name="snapshot on disk")
-        await stay_connected("snapshots", find_control, partial(_watch, node, store, policy, answer), policy)
+        await stay_connected("snapshots", find_control, partial(_watch, node, store, policy, answer, drain), policy)
 
 
 async def _watch(
-    node: NodeIdentity, store: SnapshotStore, policy: LinkPolicy, answer: Answer | None, link: Link
+    node: NodeIdentity,
+    store: SnapshotStore,
+    policy: LinkPolicy,
+    answer: Answer | None,
+    drain: Callable[[], None],
+    link: Link,
 ) -> None:
     """Take snapshots from one stream. Raises LinkLost, TimeoutError or AioRpcError when it ends."""
     async with link.stream(WATCH_METHOD) as call:
@@ -68,6 +81,9 @@ async def _watch(
                 if answer is not None:
                     said = snapshot_pb2.WatchSnapshotsRequest(answer=answer(heard))
                     await write(call, said.SerializeToString(), policy.silence_s)
+            elif isinstance(heard, DrainAsked):
+                log.info("drain_asked")
+                drain()
             elif heard is not None:
                 await write(call, _take(store, heard), policy.silence_s)
 
@@ -86,6 +102,8 @@ def _parsed(message: bytes) -> Heard:
         raise LinkLost("the control plane sent something that is not in the contract") from None
     if response.WhichOneof("message") == "question":
         return understood(response.question)
+    if response.WhichOneof("message") == "drain":
+        return DrainAsked()
     if response.WhichOneof("message") != "snapshot":
         return None  # also what a newer control plane may say
     try:

@@ -264,6 +264,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         price_factor=message.price_factor if message.HasField("price_factor") else 1.0,
         is_enabled=message.enabled,
         is_open=message.circuit in _PASSED_BY,
+        is_draining=message.draining,
         wire_format=_WIRE_FORMATS[message.wire_format],
         aws_signing=AwsSigning(signing.region, signing.service) if is_signed else None,
         renamed_betas=tuple(message.betas.renamed.items()),
