@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.client import RawClient
 from support.identity import running_identity, service_account
-from support.relay import AUTH, BODY, STREAM_BODY, client, config, records
-from support.serving import REAL_SERVE, Relay, environment, served, until
+from support.relay import AUTH, BODY, STREAM_BODY, client, config, records, relaying
+from support.serving import until
 from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer, stream_answer
 
 REVOKED = "google-token-1"
-NO_PAUSE = """\
-# A refusal so soon after a token was found is not acted upon otherwise: it would most likely be about something else.
-import ccr_control.core.refreshing
-ccr_control.core.refreshing.REFUSED_PAUSE_S = 0.0
-"""
 
 
 def answer(request: Request, wire: Wire) -> None:
@@ -25,11 +19,6 @@ def answer(request: Request, wire: Wire) -> None:
         stream_answer(request, wire)
     else:
         wire.send(json_answer(MESSAGE))
-
-
-def ready_client(relay: Relay) -> RawClient:
-    relay.wait_ready()
-    return client(relay)
 
 
 def test_a_revoked_token_is_renewed_once_for_all_who_wait(tmp_path: Path) -> None:
@@ -46,13 +35,7 @@ def test_a_revoked_token_is_renewed_once_for_all_who_wait(tmp_path: Path) -> Non
             "google": {"credentials_file": str(account)},
             "serves": ["*"],
         }
-        (tmp_path / "sitecustomize.py").write_text(NO_PAUSE)
-        env = environment(PYTHONPATH=str(tmp_path), NO_PROXY="127.0.0.1")
-        with (
-            served(tmp_path, config(google), env=env, command=REAL_SERVE) as relay,
-            ready_client(relay) as one,
-            client(relay) as other,
-        ):
+        with relaying(tmp_path, config(google)) as relay, client(relay) as one, client(relay) as other:
             for connection, body in ((one, BODY), (other, STREAM_BODY)):
                 connection.request("POST", "/v1/messages", body, AUTH)
             answers = [connection.answer() for connection in (one, other)]
