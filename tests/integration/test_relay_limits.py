@@ -105,6 +105,34 @@ def test_keys_of_one_organisation_are_found_to_be_one_account(tmp_path: Path, up
     assert strict.refused == 0
 
 
+def test_an_organisation_that_one_worker_found_is_one_account_for_all(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Two workers, two labels: once an answer of each key has told, nobody counts the organisation's limit twice."""
+    strict = Strict(20, {"sk-a": "one", "sk-b": "one"})
+    upstream.answer = strict
+    keys = [{"label": one, "key": f"sk-{one}", "rpm_limit": 20} for one in "ab"]
+    text = config(keyed(upstream.url, *keys) | {"key_selection": "round-robin"}, routing={"affinity": "none"})
+    with relaying(tmp_path, text, "--workers", "2") as relay:
+        first = ask(relay, 2)
+        until(lambda: len(relay.events("organisation_learned")) == 2, "learned of both keys")
+        newest = str(relay.events("organisation_learned")[-1]["ts"])
+
+        def is_served() -> bool:
+            later = [one["version"] for one in relay.events("snapshot_published") if str(one["ts"]) >= newest]
+            serving = [one for one in relay.events("snapshot_served") if later and one["version"] == later[0]]
+            return len(serving) == 2
+
+        until(is_served, "both workers know")
+        for pid in relay.pids("worker-0")[-1:]:  # one that starts later knows it at once
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: len(relay.pids("worker-0")) == 2, "another worker")
+        answers = first + [answer for _ in range(40) for answer in ask(relay, 1)]
+
+    served = [answer.status for answer in answers].count(200)
+    assert strict.refused == 0
+    assert 10 <= served <= 20, served
+    assert {answer.status for answer in answers} == {200, 429}
+
+
 def test_another_account_serves_while_one_rests(tmp_path: Path, upstream: RawUpstream) -> None:
     """A 429 moves on at once, and its account is left alone until the time that it named."""
     seen: list[str] = []

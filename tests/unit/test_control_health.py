@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
 from ccr_control.core.circuits import CircuitPolicy, Closed, Failures, Open, Successes
+from ccr_control.core.compile import compile_snapshot
 from ccr_control.core.config import Config, load
 from ccr_control.core.health import MAX_JOURNALS, Health, ProbeResult, ProviderSetup
 from ccr_control.core.probing import judge, probe_plan
+from ccr_control.core.remembered import Remembered
+from ccr_control.core.sightings import Sighting
 from ccr_control.services.evidence import evidence_of
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.shell.prober import Prober
@@ -257,3 +261,56 @@ async def test_an_open_circuit_is_left_alone_then_probed_until_it_closes() -> No
             prober.cancel()
             await asyncio.wait([prober])
     assert asked == 3
+
+
+# --- whose keys are whose ---------------------------------------------------------------------------------------------
+
+TWO_KEYS = (
+    "{name: a, type: anthropic, keys: [{key: k1, label: one}, {key: k2, label: two}, {key: k3, label: own, scope: s}]}"
+)
+
+
+def seen(organisation: str) -> Sighting:
+    return Sighting(NOW, 200, {"anthropic-organization-id": organisation, "anthropic-ratelimit-requests-limit": "50"})
+
+
+def scopes_of(keeper: HealthKeeper, settings: Config) -> list[str]:
+    snapshot = compile_snapshot(settings, version=1, created_at=datetime.fromtimestamp(NOW, UTC))
+    keeper.overlay(snapshot)
+    return [key.scope for key in snapshot.providers[0].keys]
+
+
+def test_what_one_node_learned_of_a_keys_organisation_all_nodes_are_told() -> None:
+    """Also one that starts later, and after a restart of the control plane. A configured scope stays as it is."""
+    published: list[int] = []
+    settings = config(TWO_KEYS)
+    keeper = HealthKeeper(lambda: settings, lambda: published.append(1), lambda: NOW)
+    for label in ("one", "two", "own", "unknown"):
+        for _ in range(2):
+            keeper.sighted("a", label, seen("o-1"))
+    assert scopes_of(keeper, settings) == ["organisation o-1", "organisation o-1", "s"]
+    assert published == [1, 1], "only for news"
+    assert list(keeper.providers()[0][1].scopes) == ["organisation o-1", "s"]
+
+    learned = tuple(keeper.remembered().organisations)
+    again = HealthKeeper(lambda: settings, lambda: None, lambda: NOW)
+    again.restore(Remembered(organisations=learned))
+    assert scopes_of(again, settings) == ["organisation o-1", "organisation o-1", "s"]
+
+    other = config(TWO_KEYS.replace("k1", "another"))
+    changed = HealthKeeper(lambda: other, lambda: None, lambda: NOW)
+    changed.restore(Remembered(organisations=learned))
+    assert scopes_of(changed, other) == ["", "organisation o-1", "s"], "another key under the same label"
+
+
+def test_one_fault_of_an_organisation_passes_all_its_keys_by() -> None:
+    settings = config(TWO_KEYS)
+    keeper = HealthKeeper(lambda: settings, lambda: None, lambda: NOW)
+    for label in ("one", "two"):
+        keeper.sighted("a", label, seen("o-1"))
+    keeper.heard("j", 1, [Failures("a", "overloaded", 5, NOW, NOW, 5, 5, label) for label in ("two",)])
+    snapshot = compile_snapshot(settings, version=1, created_at=datetime.fromtimestamp(NOW, UTC))
+    keeper.overlay(snapshot)
+    is_open, unset = snapshot_pb2.CIRCUIT_STATE_OPEN, snapshot_pb2.CIRCUIT_STATE_UNSPECIFIED
+    assert [key.circuit for key in snapshot.providers[0].keys] == [is_open, is_open, unset]
+    assert snapshot.providers[0].circuit == snapshot_pb2.CIRCUIT_STATE_CLOSED

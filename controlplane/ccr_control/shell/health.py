@@ -123,21 +123,23 @@ class HealthKeeper:
                 return next((key for key in one.keys if key.label == key_label), None)
         return None
 
+    def remembered(self) -> Remembered:
+        """All that should outlive this control plane; of the events those that are not kept yet."""
+        return Remembered(tuple(self._health.saved()), tuple(self._unsaved_events), tuple(self._organisations.all()))
+
     async def keep_saved(self, store: Asking) -> None:
         """Have every change kept, until cancelled. Needs `settings` to have been called."""
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            events = list(self._unsaved_events)
-            saved = Remembered(tuple(self._health.saved()), tuple(events), tuple(self._organisations.all()))
-            now_s = self._now()
+            saved, now_s = self.remembered(), self._now()
             try:
                 await store.ask(lambda tables: tables.health.keep(saved, now_s))  # noqa: B023 - done when this returns
             except StoreUnavailable:  # the store has said why
                 self._unsaved.set()
                 await asyncio.sleep(SAVE_AGAIN_S)
             else:
-                for _ in events:
+                for _ in saved.events:
                     self._unsaved_events.popleft()
 
     def heard(self, journal: str, number: int, evidence: Iterable[Evidence]) -> None:

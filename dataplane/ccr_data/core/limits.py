@@ -41,6 +41,10 @@ class Spent(NamedTuple):
     serial: int  # of the lease
 
 
+ORGANISATION_SCOPE = "organisation "
+"""What the scope of a learned organisation is called begins so; the control plane calls it the same."""
+
+
 class Limits:
     """The budgets of one node. Outlives snapshots."""
 
@@ -168,7 +172,7 @@ class Limits:
 
     def note_organisation(self, scope: Scope, organisation: str, now_s: float) -> None:
         """A key without a configured scope belongs to this organisation: what it used counts there."""
-        account = (scope[0], f"organisation {organisation}")
+        account = (scope[0], ORGANISATION_SCOPE + organisation)
         if self._account_of.get(scope) == account:
             return
         self._account_of[scope] = account

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from time import time
+from time import perf_counter, time
 
 from ccr_data.core import planner
 from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, Reservation, Scope, higher
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK, limits_told, rest_asked, told_by
-from ccr_data.core.limits import Limits
+from ccr_data.core.limits import ORGANISATION_SCOPE, Limits
 from ccr_data.core.snapshot import Snapshot, Target
 
 ORGANISATION = b"anthropic-organization-id"
@@ -40,6 +40,11 @@ class Budgeting:
         for provider in snapshot.providers.values():
             for key in provider.keys:
                 secrets.setdefault((provider.name, key.scope or key.label), set()).add(key.holder)
+                if key.scope.startswith(
+                    ORGANISATION_SCOPE
+                ):  # another node may have learned it: what was used here moves there
+                    organisation = key.scope.removeprefix(ORGANISATION_SCOPE)
+                    self.limits.note_organisation((provider.name, key.label), organisation, perf_counter())
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
         self.limits.configure(

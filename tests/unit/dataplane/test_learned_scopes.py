@@ -1,0 +1,80 @@
+"""Two keys of one organisation are one account, on a node that learned it, on one that was told, and on one that starts later."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from ccr_data.core.limits import Allowance
+from ccr_data.core.snapshot import (
+    AuthMode,
+    AuthPolicy,
+    AuthStyle,
+    Candidate,
+    Key,
+    Origin,
+    Provider,
+    ProviderType,
+    RelayPolicy,
+    Route,
+    Snapshot,
+    Strategy,
+    Target,
+)
+from ccr_data.shell.budgeting import Budgeting
+
+LIMITS = Allowance(requests=10)
+
+
+def snapshot(version: int, scope: str) -> Snapshot:
+    """Two keys, each with ten requests a minute."""
+    keys = tuple(Key(label, f"s-{label}", scope, limits=LIMITS) for label in "ab")
+    made = Provider("p", ProviderType.ANTHROPIC, Origin("https", "p", 443), "", AuthStyle.X_API_KEY, keys)
+    route = Route("default", (), (Candidate("p", None),), Strategy.FAILOVER)
+    return Snapshot(version, AuthPolicy(AuthMode.NONE), {"p": made}, (route,), RelayPolicy())
+
+
+def targets(of: Snapshot) -> list[Target]:
+    return list(of.routed("m").choices[0].targets)
+
+
+def room(node: Budgeting, of: Snapshot) -> int:
+    """How many requests have room, over both keys."""
+    count = 0
+    while node.choose(targets(of), "m", 100, perf_counter())[0] >= 0:
+        count += 1
+    return count
+
+
+def test_what_is_not_known_yet_counts_as_two_accounts() -> None:
+    node, unknown = Budgeting(), snapshot(1, "")
+    node.follow(unknown)
+    assert room(node, unknown) == 20
+
+
+def test_a_node_that_is_told_counts_what_it_used_before_in_the_one_account() -> None:
+    """Another node saw the answers that say it."""
+    node, unknown, known = Budgeting(), snapshot(1, ""), snapshot(2, "organisation o-1")
+    node.follow(unknown)
+    for target in targets(unknown):
+        for _ in range(3):
+            assert node.choose([target], "m", 100, perf_counter())[0] == 0
+    node.follow(known)
+    assert room(node, known) == 4
+    node.follow(snapshot(3, "organisation o-1"))
+    assert room(node, known) == 0, "and goes on doing so"
+
+
+def test_a_node_that_starts_later_knows_at_once() -> None:
+    node, known = Budgeting(), snapshot(2, "organisation o-1")
+    node.follow(known)
+    assert room(node, known) == 10
+
+
+def test_a_node_that_learned_it_by_itself_is_told_nothing_new() -> None:
+    node, unknown, known = Budgeting(), snapshot(1, ""), snapshot(2, "organisation o-1")
+    node.follow(unknown)
+    for target in targets(unknown):
+        assert node.choose([target], "m", 100, perf_counter())[0] == 0
+        node.limits.note_organisation(target.scope, "o-1", perf_counter())
+    node.follow(known)
+    assert room(node, known) == 8
