@@ -1,7 +1,8 @@
 """The demo provider as a program: `python -m ccr_demo --listen 127.0.0.1:8788`.
 
 A complete scripted Anthropic-API server for trying out and testing a relay without any account. What it answers
-is decided by a script (`ccr_demo.script`), by directives in the user's text (`ccr_demo.directives`), or kindly.
+is decided by a script (`ccr_demo.script`), by directives in the user's text (`ccr_demo.directives`), or kindly. With `--cloud` it
+asks for them and gives them as a cloud does (`ccr_demo.clouds`); AWS's secrets are told it by POST /__demo/settings.
 
 Its own endpoints, for tests in other processes:
 
@@ -22,6 +23,7 @@ import ssl
 import sys
 from pathlib import Path
 
+from ccr_demo.clouds import FACES
 from ccr_demo.errors import ScriptInvalid
 from ccr_demo.script import read_script_text
 from ccr_demo.server import DemoServer
@@ -48,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--listen", metavar="HOST:PORT", help="address to listen on; port 0 takes a free one")
     where.add_argument("--listen-fd", metavar="N", type=int, help="a listening or bound socket from the parent")
     parser.add_argument("--script", metavar="FILE", type=Path, help="steps to play, JSON or YAML")
+    parser.add_argument("--cloud", choices=sorted(FACES), default="", help="play this cloud instead of the Claude API")
     parser.add_argument("--tls-cert", metavar="FILE", type=Path)
     parser.add_argument("--tls-key", metavar="FILE", type=Path)
     parser.add_argument("--pace", metavar="MS", type=float, default=READABLE_PACE_MS, help="time between events")
@@ -63,7 +66,9 @@ def _server(options: argparse.Namespace) -> DemoServer:
         context.load_cert_chain(options.tls_cert, options.tls_key)
     listen = socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
     host, port = _address(options.listen) if options.listen else ("", 0)
-    return DemoServer(script, ssl_context=context, listen=listen, host=host, port=port, pace_ms=options.pace)
+    return DemoServer(
+        script, ssl_context=context, listen=listen, host=host, port=port, pace_ms=options.pace, cloud=options.cloud
+    )
 
 
 def _address(text: str) -> tuple[str, int]:

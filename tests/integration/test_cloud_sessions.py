@@ -12,6 +12,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from corpus import recorded_requests
 from corpus.cloud_inputs import OPUS, WEATHER, said
 from support.clouds import (
     BEARER,
@@ -26,12 +27,13 @@ from support.clouds import (
     provider_of,
 )
 from support.demo import DemoProcess, demo
-from support.relay import KEY, config, provider, records, relaying
+from support.relay import AUTH, KEY, client, config, provider, records, relaying
 from support.serving import REAL_SERVE, Relay, environment, served, until
 from support.talk import Talk
 
 FACES = [each for each in CLOUDS if not each.is_variant]
 every_face = pytest.mark.parametrize("cloud", FACES, ids=lambda cloud: cloud.name)
+PASSED = (b"anthropic-version", b"anthropic-beta", b"content-type", b"x-claude-code-session-id")
 SESSION = "x-claude-code-session-id: 0c0c0c0c-0000-0000-0000-00000000000"
 ANSWER = {
     "thinking": "So.",
@@ -274,3 +276,20 @@ def test_a_refused_credential_is_renewed_and_nobody_notices(tmp_path: Path) -> N
     assert count.read_text() == "xx"
     for secret in ("token-0", "token-1", "wJalrXUtnFEMI"):
         assert secret not in output
+
+
+@every_face
+def test_what_claude_code_sends_is_taken(cloud: Cloud, sky: Sky) -> None:
+    """Recorded requests of several versions: the faces are as strict as the clouds, and find nothing to refuse."""
+    sky.demos[cloud.slug].play()
+    refused = []
+    with client(sky.relay) as connection:
+        for each in recorded_requests():
+            if each.method != "POST" or "unknown-model" in each.name:  # no cloud has that
+                continue
+            kept = [f"{name.decode()}: {value.decode()}" for name, value in each.headers if name.lower() in PASSED]
+            answer = connection.ask("POST", each.target, each.body, AUTH, f"x-cloud: {cloud.slug}", *kept)
+            if answer.status != 200 or b"event: error" in answer.body:
+                refused.append((each.name, answer.status, answer.body[:300]))
+
+    assert not refused
