@@ -132,6 +132,16 @@ class Fleet(RuleBasedStateMachine):
         if len(claims) == len(NODES):
             assert sum(one.requests for one in claims.values()) <= self.limit
 
+    @invariant()
+    def sums_are_not_below_what_they_sum(self) -> None:
+        if not hasattr(self, "nodes"):
+            return
+        for name, holders in self.leases._holders.items():
+            known = self.leases._sums[name]
+            for kind, claimed in zip(known.claimed._fields, known.claimed, strict=True):
+                assert claimed == sum(getattr(one.counted, kind) for one in holders.values())
+                assert claimed >= sum(getattr(one.claim(self.now), kind) for one in holders.values())
+
     def _heard(self) -> float:
         """Beyond this nodes count as gone: what they were given is given to others, as documented."""
         holders = self.leases._holders.get(NAME, {})

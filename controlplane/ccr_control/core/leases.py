@@ -44,6 +44,13 @@ IDLE_PART = 0.02
 STEADY_PART = 0.05
 """A share that would shrink by less than this part of the budget stays."""
 
+SWEEP_S = 1.0
+"""Time between two looks for nodes to forget."""
+
+FEW = 16
+LOOK_AGAIN_S = 0.005
+"""Among more than a few nodes, demand is looked at anew after this for each node more."""
+
 MAX_BUDGETS = 4096
 MAX_HOLDERS = 4096
 
@@ -98,6 +105,7 @@ class _Holder:
     sent_s: float = -1e18
     left_behind: Amounts = NOTHING  # by an earlier instance
     left_until_s: float = 0.0
+    counted: Amounts = NOTHING  # its claim as it stands in the budget's sum
 
     def claim(self, now_s: float) -> Amounts:
         """The most that it may spend in the minutes to come."""
@@ -105,6 +113,18 @@ class _Holder:
         held.append(self.acknowledged.share if self.acknowledged is not None else self.use.share)
         most = largest([*held, self.use.used])
         return added(most, self.left_behind) if now_s < self.left_until_s else most
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What is known of all holders of a budget together, so that a report costs no look at each of them."""
+
+    claimed: Amounts = NOTHING  # by all; of those that have not reported since it ended, with what they had left behind
+    limits: Amounts | None = None  # None: to be looked for again
+    swept_s: float = -1e18
+    parts: dict[str, Amounts] = field(default_factory=dict)  # by demand
+    parts_of: Amounts = NOTHING  # limits
+    parts_s: float = -1e18
 
 
 def largest(amounts: Iterable[Amounts]) -> Amounts:
@@ -115,6 +135,11 @@ def largest(amounts: Iterable[Amounts]) -> Amounts:
 def added(one: Amounts, other: Amounts) -> Amounts:
     """Of each kind the sum."""
     return Amounts(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+def taken_off(whole: Amounts, part: Amounts) -> Amounts:
+    """Of each kind the difference."""
+    return Amounts(*(a - b for a, b in zip(whole, part, strict=True)))
 
 
 class Leases:
@@ -132,6 +157,7 @@ class Leases:
         self._first_serial = first_serial
         self._serial = first_serial
         self._holders: dict[BudgetName, dict[str, _Holder]] = {}
+        self._sums: dict[BudgetName, _Sum] = {}
         self._even: dict[BudgetName, Amounts] = {}  # what a node without a lease uses
         self._nodes: dict[str, tuple[str, float]] = {}  # instance, and when it was heard
 
@@ -162,9 +188,15 @@ class Leases:
 
     def limits(self, name: BudgetName, now_s: float) -> Amounts:
         """A budget's limits: the lowest that a node knows."""
+        holders = self._live(name, now_s)
+        known = self._sums.get(name)
+        if known is not None and known.limits is not None:
+            return known.limits
         found = NOTHING
-        for holder in self._live(name, now_s).values():
+        for holder in holders.values():
             found = Amounts(*(min(a, b) if a and b else a or b for a, b in zip(found, holder.use.limits, strict=True)))
+        if known is not None:
+            known.limits = found
         return found
 
     def claims(self, name: BudgetName, now_s: float) -> Mapping[str, Amounts]:
@@ -174,18 +206,34 @@ class Leases:
     # --- taking in ----------------------------------------------------------------------------------------------------
 
     def _live(self, name: BudgetName, now_s: float) -> dict[str, _Holder]:
-        holders = self._holders.get(name, {})
+        holders, known = self._holders.get(name, {}), self._sums.get(name)
+        if known is None or 0 <= now_s - known.swept_s < SWEEP_S:
+            return holders
+        known.swept_s = now_s
         for node in [node for node, holder in holders.items() if now_s - holder.heard_s >= FORGET_AFTER_S]:
-            del holders[node]
+            self._drop(name, node)
         return holders
+
+    def _drop(self, name: BudgetName, node: str) -> None:
+        known = self._sums[name]
+        known.claimed = taken_off(known.claimed, self._holders[name].pop(node).counted)
+        known.limits = None
+
+    def _count(self, name: BudgetName, holder: _Holder, now_s: float) -> None:
+        """Something changed that a claim follows from."""
+        known, claim = self._sums[name], holder.claim(now_s)
+        if claim != holder.counted:
+            known.claimed = added(taken_off(known.claimed, holder.counted), claim)
+            holder.counted = claim
 
     def _note(self, name: BudgetName, node: str, instance: str, told: Use | None, now_s: float) -> None:
         if name not in self._holders and len(self._holders) >= MAX_BUDGETS:
             oldest = next(iter(self._holders))
-            del self._holders[oldest]
+            del self._holders[oldest], self._sums[oldest]
             self._even.pop(oldest, None)
         use = told or Use(NOTHING, self._even.get(name, NOTHING), NOTHING, 0, 0)
         holders = self._holders.setdefault(name, {})
+        known = self._sums.setdefault(name, _Sum())
         holder = holders.get(node)
         if holder is None or holder.instance != instance:
             fresh = _Holder(instance, use, now_s)
@@ -195,15 +243,23 @@ class Leases:
                 fresh.left_until_s = now_s + LINGER_S
             if holder is None and len(holders) >= MAX_HOLDERS:
                 return
+            if holder is not None:
+                self._drop(name, node)
             holders[node] = fresh
+            known.limits = None
+            self._count(name, fresh, now_s)
             return
         holder.heard_s = now_s
-        holder.use = told or holder.use
+        if told is not None:
+            if told.limits != holder.use.limits:
+                known.limits = None
+            holder.use = told
         for n, lease in enumerate(holder.sent):
             if lease.serial == use.serial:
                 holder.acknowledged = lease
                 del holder.sent[: n + 1]
                 break
+        self._count(name, holder, now_s)
 
     # --- giving out ---------------------------------------------------------------------------------------------------
 
@@ -214,11 +270,9 @@ class Leases:
         if holder is None:
             return None
         limits = self.limits(name, now_s)
-        wanted = self._wanted(limits, holders, node)
-        taken = NOTHING
-        for other, one in holders.items():
-            if other != node:
-                taken = added(taken, one.claim(now_s))
+        known = self._sums[name]
+        wanted = self._wanted(known, limits, holders, node, now_s)
+        taken = taken_off(known.claimed, holder.counted)
         if now_s < holder.left_until_s:
             taken = added(taken, holder.left_behind)
         if missing := self._missing(now_s):
@@ -247,6 +301,7 @@ class Leases:
         if len(holder.sent) > 64:  # a node that takes none; the largest must not be forgotten
             kept = largest([one.share for one in holder.sent[:33]])
             holder.sent[:33] = [Lease(name, kept, holder.sent[32].serial)]
+        self._count(name, holder, now_s)
         return lease
 
     def _missing(self, now_s: float) -> int:
@@ -263,12 +318,19 @@ class Leases:
         )
 
     @staticmethod
-    def _wanted(limits: Amounts, holders: Mapping[str, _Holder], node: str) -> Amounts:
-        """The node's part by demand, the rest of an integer division to the first by name, so that nothing is lost."""
-        names = sorted(holders)
-        weights = demand_weights([holders[one].use.asked for one in names])
-        at = names.index(node)
-        return Amounts(*(apportioned(limit, weights)[at] if limit else 0 for limit in limits))
+    def _wanted(known: _Sum, limits: Amounts, holders: Mapping[str, _Holder], node: str, now_s: float) -> Amounts:
+        """The node's part by demand, the rest of an integer division to the first by name, so that nothing is lost.
+
+        Among many nodes demand is not looked at for each report.
+        """
+        age_s = now_s - known.parts_s
+        if known.parts_of != limits or node not in known.parts or not 0 <= age_s < LOOK_AGAIN_S * (len(holders) - FEW):
+            names = sorted(holders)
+            weights = demand_weights([holders[one].use.asked for one in names])
+            columns = [apportioned(limit, weights) if limit else [0] * len(names) for limit in limits]
+            known.parts = {one: Amounts(*parts) for one, *parts in zip(names, *columns, strict=True)}
+            known.parts_of, known.parts_s = limits, now_s
+        return known.parts[node]
 
 
 def demand_weights(asked: Sequence[int]) -> list[float]:
