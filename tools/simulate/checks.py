@@ -223,8 +223,8 @@ class Checks:
                 f"{self.lost_requests} lost with their nodes",
             )
         control = world.control
+        self.checked["circuit stays open"] += len(world.upstreams)
         for name, since_s in (control.open_circuits() if control is not None else {}).items():
-            self.checked["circuit stays open"] += 1
             quiet_s = world.quiet_since(name)
             longest_s = world.config.health.circuit.max_open_for.total_seconds()
             if world.clock.now_s - max(quiet_s, since_s + longest_s) > BACK_AFTER_S:

@@ -18,12 +18,12 @@ def fleet(
     seed: int,
     policy: Policy = "sticky",
     *,
-    nodes: int = 24,
-    scopes: int = 16,
+    nodes: int = 8,
+    scopes: int = 12,
     sessions: int = 2_000,
-    minutes: float = 30.0,
+    minutes: float = 20.0,
     mean_turns: float = 8.0,
-    load: float = 0.85,
+    load: float = 0.7,
     troubles: float = 1.0,
     is_rough: bool = True,
     is_checked_often: bool = False,
@@ -106,8 +106,8 @@ def _crowds(draw: Random, sessions: int, busy_s: float, mean_turns: float) -> tu
     """Most come evenly, a part of them in a wave."""
     wave = draw.uniform(0.2, 0.5) * busy_s
     return (
-        Crowd(sessions - sessions // 4, 0.0, busy_s * 0.85, mean_turns),
-        Crowd(sessions // 4, wave, wave + busy_s * 0.15, mean_turns),
+        Crowd(sessions - sessions // 8, 0.0, busy_s * 0.85, mean_turns),
+        Crowd(sessions // 8, wave, wave + busy_s * 0.15, mean_turns),
     )
 
 
