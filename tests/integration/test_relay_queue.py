@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import random
 import re
 import signal
 import threading
@@ -61,7 +63,7 @@ class Accounts:
         lines = self.accounts[request.header("x-api-key") or ""].take()
         time.sleep(0.12)  # of a crowd of answers only some are read
         if lines is None:
-            wire.send(error_answer("429 Too Many", "rate_limit_error", "retry-after: 30"))
+            wire.send(error_answer("429 Too Many", "rate_limit_error", "retry-after: 1"))
         elif b'"stream":true' in request.body:
             stream_answer(request, wire)
         else:
@@ -251,3 +253,37 @@ def test_a_node_that_stops_answers_who_waits(tmp_path: Path, upstream: RawUpstre
     assert statuses[-1] == 429
     assert 200 in statuses
     assert accounts.refused == 0
+
+
+def test_nobody_is_forgotten(tmp_path: Path, upstream: RawUpstream) -> None:
+    """A crowd of clients, some of which leave at any moment: everybody else is answered, and the queue is empty after it."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    accounts = Accounts(1200, 1, "ab")
+    upstream.answer = accounts
+
+    def come(number: int) -> int:
+        roll = random.Random(seed + number)
+        lines = [AUTH, f"x-claude-code-session-id: s{roll.randrange(5)}"]
+        lines += ["x-claude-code-agent-id: a"] if roll.random() < 0.7 else []
+        with client(relay, 30.0) as connection:
+            connection.request("POST", "/v1/messages", roll.choice([BODY, TOOLS, STREAM_BODY]), *lines)
+            if roll.random() < 0.3:
+                connection.sock.settimeout(roll.uniform(0.01, 1.0))
+                with contextlib.suppress(TimeoutError):
+                    connection.head()
+                return 0
+            return connection.answer().status
+
+    with relaying(tmp_path, queued(upstream.url, "ab", max_wait="2s", max_depth=58)) as relay:
+        spend(relay, upstream, accounts)
+        with ThreadPoolExecutor(60) as pool:
+            statuses = list(pool.map(come, range(300)))
+        until(lambda: len(records(relay)) >= 302, "all records")
+        assert ask(relay, TOOLS).status == 200
+        waits = [float(str(one.get("queued_ms", 0))) for one in records(relay)]
+
+    assert set(statuses) <= {0, 200, 429}
+    assert statuses.count(200) > 100
+    assert 100 < max(waits) < 2500
+    assert accounts.refused <= 15, "answers may overtake one another, and what is left is told with them"
