@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before the import of gRPC, whose C core writes to stderr by itself
+
 import pytest
 from support.tls import Certificates, make_certificates
 
