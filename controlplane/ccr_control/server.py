@@ -17,7 +17,9 @@ from importlib.metadata import version
 
 from ccr_rpc.v1 import (
     config_pb2_grpc,
+    events_pb2_grpc,
     fleet_pb2_grpc,
+    keys_pb2_grpc,
     providers_pb2_grpc,
     routes_pb2_grpc,
     snapshot_pb2,
@@ -34,7 +36,9 @@ from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.config import ConfigServicer
+from ccr_control.services.events import EventServicer
 from ccr_control.services.fleet import FleetServicer
+from ccr_control.services.keys import KeyServicer
 from ccr_control.services.leasing import Leasing
 from ccr_control.services.providers import ProviderServicer
 from ccr_control.services.questions import Questions
@@ -42,8 +46,11 @@ from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.stats import StatsServicer
 from ccr_control.services.usage import Heard, UsageServicer
+from ccr_control.shell.access import Doorman
+from ccr_control.shell.changes import Changes
 from ccr_control.shell.config_file import ConfigFile
 from ccr_control.shell.credentials import CredentialKeeper
+from ccr_control.shell.events import EventLog
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.shell.listeners import Services, listening
 from ccr_control.shell.log import Log, logging_to
@@ -59,6 +66,7 @@ from ccr_control.shell.paths import (
 )
 from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
+from ccr_control.shell.sealing import lazily
 from ccr_control.shell.spending import SpendingKeeper
 from ccr_control.shell.watcher import watch
 from ccr_control.store.actor import Opened, Store
@@ -105,6 +113,8 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     stats, fleet, sightings = Stats(), Fleet(), Sightings()
 
     def take_up(opened: Opened) -> None:
+        events.begin(opened.kept.last_event)
+        changes.take_up(opened.kept)
         stats.begin(opened.totals)
         keeper.restore(opened.remembered)
         spending.begin(opened.spent)
@@ -115,10 +125,11 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     def renew() -> None:
         publisher.renew()
 
-    keeper = HealthKeeper(lambda: file.revision.config, renew, time.time)
-    credentials = CredentialKeeper(lambda: file.revision.config, renew, time.time)
+    keeper = HealthKeeper(lambda: file.in_force.config, renew, time.time)
+    credentials = CredentialKeeper(lambda: file.in_force.config, renew, time.time)
     prober = Prober(keeper, time.time)
-    spending = SpendingKeeper(lambda: file.revision, renew, time.time)
+    spending = SpendingKeeper(lambda: file.in_force, renew, time.time)
+    events = EventLog(store, time.time)
 
     def overlay(snapshot: snapshot_pb2.Snapshot) -> None:
         credentials.overlay(snapshot)
@@ -130,6 +141,12 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         credentials.heard(evidence)
 
     publisher = Publisher(store.keep_version, overlay=overlay)
+    doorman = Doorman(
+        token(state),
+        time.time,
+        lambda host, words: events.note("alert", "access.guessed", f"peers/{host}", message=words),
+    )
+    changes = Changes(file, publisher, store, events, lazily(state.sealing_key), doorman, time.time)
     services = _services(
         file,
         store,
@@ -145,15 +162,22 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     services.add(
         "ccr.rpc.v1.ProviderService",
         providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-        ProviderServicer(keeper, prober, publisher, store, credentials.of),
+        ProviderServicer(keeper, prober, publisher, store, file, changes, events, credentials.of),
     )
-    secret = token(state)
+    services.add(
+        "ccr.rpc.v1.KeyService",
+        keys_pb2_grpc.add_KeyServiceServicer_to_server,
+        KeyServicer(keeper, file, changes, events, credentials.of),
+    )
+    services.add(
+        "ccr.rpc.v1.EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(events, store)
+    )
     async with store.running():
         await credentials.first_chance(FIRST_CREDENTIALS_WITHIN_S)
-        publisher.offer(file.revision.snapshot)
+        publisher.offer(file.in_force.snapshot)
         await publisher.publish()
         control = file.revision.config.control
-        async with listening(state.socket, control.listen, secret, services) as listen:
+        async with listening(state.socket, control.listen, doorman, services) as listen:
             write_private(state.path / "control.address", state.address)
             log.info(
                 "control_ready",
@@ -167,7 +191,12 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 startup_ms=round((time.monotonic() - started_s) * 1000),
             )
             file.log_warnings()
-            keeping = {"circuits": keeper.keep_saved(store), "credentials": credentials.run()}
+            keeping = {
+                "circuits": keeper.keep_saved(store),
+                "credentials": credentials.run(),
+                "changes": changes.run(),
+                "events": events.run(),
+            }
             await _until_stopped(file, publisher, prober, keeping, signals)
         log.info("control_stopped")
 

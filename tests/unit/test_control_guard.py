@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from ccr_control.core.addresses import Address
+from ccr_control.shell.access import Doorman
 from ccr_control.shell.listeners import Services, listening
 from ccr_rpc.v1 import stats_pb2, stats_pb2_grpc
 from support.control import CHANNEL_OPTIONS
@@ -44,7 +45,7 @@ async def test_callers_see_that_it_failed_and_the_log_says_why(
 ) -> None:
     path = tmp_path / "s.sock"
     async with (
-        listening(path, Address("127.0.0.1", 0), "token", failing()),
+        listening(path, Address("127.0.0.1", 0), Doorman("token", time.time), failing()),
         grpc.aio.insecure_channel(f"unix:{path}", options=CHANNEL_OPTIONS) as channel,
     ):
         stub = stats_pb2_grpc.StatsServiceStub(channel)
@@ -65,7 +66,7 @@ async def test_callers_see_that_it_failed_and_the_log_says_why(
 async def test_a_call_that_waits_for_ever_ends_in_order_when_the_server_stops(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with grpc.aio.insecure_channel(f"unix:{path}", options=CHANNEL_OPTIONS) as channel:
-        async with listening(path, Address("127.0.0.1", 0), "token", failing()):
+        async with listening(path, Address("127.0.0.1", 0), Doorman("token", time.time), failing()):
             call = stats_pb2_grpc.StatsServiceStub(channel).WatchStats(stats_pb2.WatchStatsRequest())
             await call.read()
             began = time.monotonic()

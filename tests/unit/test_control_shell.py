@@ -8,7 +8,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from ccr_control.shell.guard import is_bearer, needs_token
+from ccr_control.core.access import BOOTSTRAP, Caller
+from ccr_control.core.errors import Unauthenticated
+from ccr_control.shell.access import Doorman, needs_token
 from ccr_control.shell.log import Log, logging_to, masked
 from ccr_control.shell.paths import CannotStart, NoConfig, config_file, locked, state_dir, token
 from ccr_control.shell.streams import OpenStreams
@@ -133,7 +135,12 @@ def test_the_lock_is_free_again_when_the_block_ends(tmp_path: Path) -> None:
     ],
 )
 def test_only_the_right_token_opens(header: str | bytes | None, is_right: bool) -> None:
-    assert is_bearer(header, "right") is is_right
+    doorman = Doorman("right", lambda: 0.0)
+    if is_right:
+        assert doorman.admit("/ccr.rpc.v1.StatsService/GetStats", header, "unix:") == Caller(BOOTSTRAP, "admin")
+    else:
+        with pytest.raises(Unauthenticated):
+            doorman.admit("/ccr.rpc.v1.StatsService/GetStats", header, "unix:")
 
 
 def test_only_health_and_reflection_need_no_token() -> None:

@@ -20,6 +20,7 @@ from ccr_control.core.spending import Spent
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.store import actor, database
 from ccr_control.store.actor import Opened, Store, StoreUnavailable
+from ccr_control.store.change_tables import ChangeTables
 from ccr_control.store.database import Batch, Counted, Database, Foreign, Verdict, is_hopeless
 from ccr_control.store.health_tables import FORGET_EVENTS_AFTER_S, MAX_EVENTS_A_PROVIDER, HealthTables
 from support.control import until
@@ -51,7 +52,9 @@ class FakeTables:
         self.tries = 0
         self.may_count = threading.Event()
         self.may_count.set()
-        self.health = HealthTables(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.health = HealthTables(memory)
+        self.changes = ChangeTables(memory)
 
     def last_version(self) -> int:
         return 0

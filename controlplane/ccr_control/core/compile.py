@@ -62,7 +62,7 @@ _SYSTEM_TURNS = {
     "fold": pb.SYSTEM_TURNS_FOLD,
     "reject": pb.SYSTEM_TURNS_REJECT,
 }
-_STRATEGIES = {
+STRATEGIES = {
     "simple-shuffle": pb.STRATEGY_SIMPLE_SHUFFLE,
     "round-robin": pb.STRATEGY_ROUND_ROBIN,
     "weighted-round-robin": pb.STRATEGY_WEIGHTED_ROUND_ROBIN,
@@ -78,7 +78,7 @@ _KEY_SELECTIONS = {
     "round-robin": pb.KEY_SELECTION_ROUND_ROBIN,
     "priority": pb.KEY_SELECTION_PRIORITY,
 }
-_KEY_STATES = {
+KEY_STATES = {
     "active": pb.KEY_STATE_ACTIVE,
     "deprecated": pb.KEY_STATE_DEPRECATED,
     "disabled": pb.KEY_STATE_DISABLED,
@@ -191,10 +191,12 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
         accepts_subscription=accepts_subscription(provider, auth),
         ca_pem=provider.ca_file.text if provider.ca_file else "",
         enabled=provider.enabled,
+        draining=provider.draining,
         key_selection=_KEY_SELECTIONS[provider.key_selection],
         prices=_prices(provider),
         wire_format=_wire_format(provider),
         aws_signing=_signing(provider),
+        adjust_renamed=provider.adjust_renamed,
         price_factor=provider.price_factor,
     )
 
@@ -238,7 +240,7 @@ def _key(key: KeyConfig) -> pb.Key:
         weight=key.weight,
         priority=key.priority,
         limits=_limits(key),
-        state=_KEY_STATES[key.state],
+        state=KEY_STATES[key.state],
     )
 
 
@@ -354,7 +356,7 @@ def _route(route: RouteConfig, strategy: Strategy, providers: dict[str, Provider
         name=route.name or "",
         models=route.match.model or (),
         conditions=_conditions(route.match),
-        strategy=_STRATEGIES[route.strategy or strategy],
+        strategy=STRATEGIES[route.strategy or strategy],
         candidates=[
             pb.Candidate(
                 provider=candidate.provider,
@@ -374,13 +376,13 @@ def _asked_of(provider: ProviderConfig, model: str | None) -> str:
 
 def _default_route(config: Config) -> pb.Route:
     """What no configured route matches goes to any enabled provider that serves the model."""
+    enabled = [provider for provider in config.providers if provider.enabled]
     return pb.Route(
         name=DEFAULT_ROUTE,
-        strategy=_STRATEGIES[config.routing.strategy],
+        strategy=STRATEGIES[config.routing.strategy],
         candidates=[
             pb.Candidate(provider=provider.name, weight=provider.weight, priority=provider.priority, only_served=True)
-            for provider in config.providers
-            if provider.enabled
+            for provider in enabled or config.providers  # if all are disabled nodes refuse by themselves
         ],
     )
 

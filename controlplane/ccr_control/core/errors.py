@@ -43,3 +43,48 @@ class SnapshotInvalid(ControlError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+class Refused(ControlError):
+    """Something that was asked for is not done, and nothing has changed. A gRPC status by its subclass (shell/guard.py)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """`reason` is for programs: upper-case words, for example "NO_SUCH_PROVIDER". The message says what to do."""
+        self.reason = reason
+        super().__init__(message)
+
+
+class NoSuchThing(Refused):
+    """What it is about is not there. gRPC NOT_FOUND."""
+
+
+class TakenAlready(Refused):
+    """The name is taken. gRPC ALREADY_EXISTS."""
+
+
+class OutOfDate(Refused):
+    """It was made upon a state that is not the newest any more. gRPC ABORTED."""
+
+
+class Malformed(Refused):
+    """The request itself is wrong. gRPC INVALID_ARGUMENT."""
+
+
+class NotPossible(Refused):
+    """It cannot be done as things are. gRPC FAILED_PRECONDITION."""
+
+
+class NotNow(Refused):
+    """It cannot be done now, but may soon. gRPC UNAVAILABLE."""
+
+
+class Unauthenticated(Refused):
+    """Nobody knows who calls. gRPC UNAUTHENTICATED."""
+
+
+class TooManyFailures(Refused):
+    """Nobody knows who calls, and that far too often. gRPC RESOURCE_EXHAUSTED."""
+
+
+class Forbidden(Refused):
+    """The caller may not. gRPC PERMISSION_DENIED."""

@@ -197,6 +197,8 @@ class ProviderConfig(Section):
     """A known service, for `anthropic-compatible` only: sets what is not said otherwise."""
     enabled: Flag = True
     """A disabled provider gets no request."""
+    draining: Flag = False
+    """Only sessions that live there go on; everything else goes elsewhere."""
     base_url: BaseUrl | None = None
     """Where it is; `/v1/messages` is appended. Absent: as the type or preset knows."""
     allow_private: Flag = False
@@ -231,6 +233,8 @@ class ProviderConfig(Section):
     """How its keys share the requests; those with the lowest `priority` come first in each."""
     model_mapping: Mapping[Pattern, ModelName] = Field(default_factory=dict)
     """Client's model name (or a pattern with `*`) → the name there. The rule with the most literal characters wins."""
+    adjust_renamed: Flag = False
+    """Make requests fit whose model is renamed, here or by a route, to one of another generation of Claude: see docs/how-to/routing.md."""
     models: (
         tuple[Annotated[ModelConfig, BeforeValidator(_model_by_id, json_schema_input_type=str | ModelConfig)], ...]
         | None

@@ -1,4 +1,4 @@
-"""The configuration in force, and the file it comes from.
+"""The configuration in force: the file it comes from, and what was changed at run time on top of it.
 
 A file that cannot be used changes nothing: the refusal is kept, shown by ConfigService and logged once for each
 distinct mistake, until the file is good again.
@@ -18,6 +18,7 @@ from ccr_rpc.v1 import snapshot_pb2
 from ccr_control.core.compile import check, compile_snapshot, config_hash
 from ccr_control.core.config import Config, load
 from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
+from ccr_control.core.overlay import Overlay, applied
 from ccr_control.shell.log import Log
 from ccr_control.shell.publisher import Publisher
 
@@ -73,8 +74,20 @@ def revise(text: str, *, file: str, fmt: ConfigFormat, env: Mapping[str, str], n
     )
 
 
+def with_overlay(revision: Revision, overlay: Overlay) -> Revision:
+    """What a revision and the changes at run time make together. Raises SnapshotInvalid, which would be a mistake of ours."""
+    config = applied(revision.config, overlay)
+    if config is revision.config:
+        return revision
+    created_at = datetime.fromtimestamp(revision.loaded_at_s, UTC)
+    snapshot = compile_snapshot(config, version=1, created_at=created_at)
+    if problems := check(snapshot):
+        raise SnapshotInvalid(problems)
+    return replace(revision, config=config, config_hash=snapshot.config_hash, snapshot=snapshot)
+
+
 class ConfigFile:
-    """The file, the revision in force and the last refusal."""
+    """The file, its revision in force, what was changed on top of it, and the last refusal."""
 
     def __init__(self, path: Path, env: Mapping[str, str], now: Callable[[], float]) -> None:
         """Raises ConfigInvalid or SnapshotInvalid if the file cannot be used."""
@@ -82,9 +95,15 @@ class ConfigFile:
         self._env, self._now = env, now
         content = _read(path)
         self._content: bytes | None = content  # what was looked at last; None: it could not be read
-        self._reloading = asyncio.Lock()
+        self.changing = asyncio.Lock()  # held by whoever changes what is in force
         self.refusal: Refusal | None = None
-        self.revision = self._first = self._revise(content)
+        self.revision = self.in_force = self._first = self._revise(content)
+        self.overlay = Overlay()
+
+    def put_on(self, overlay: Overlay, in_force: Revision | None = None) -> None:
+        """Put changes at run time in force; `in_force` is what they and the file's revision make together."""
+        self.overlay = overlay
+        self.in_force = with_overlay(self.revision, overlay) if in_force is None else in_force
 
     @property
     def restart_needed(self) -> list[str]:
@@ -99,13 +118,14 @@ class ConfigFile:
         An unchanged text is not looked at again unless `is_forced`: files that it names may have changed. Whatever is
         wrong is an answer: an edit never ends the process.
         """
-        async with self._reloading:
+        async with self.changing:
             content = None
             try:
                 content = await asyncio.to_thread(_read, self.path)
                 if content == self._content and not is_forced:
                     return Reloaded(changed=False)
                 revision = await asyncio.to_thread(self._revise, content)
+                in_force = await asyncio.to_thread(with_overlay, revision, self.overlay)
             except ConfigInvalid as error:
                 return self._refuse(content, error.problems)
             except SnapshotInvalid as error:
@@ -114,13 +134,13 @@ class ConfigFile:
                 log.exception("config_load_failed")
                 name = type(error).__name__
                 return self._refuse(content, (self._problem(f"a mistake in ccr-control ({name}); its log says more"),))
-            if not self._apply(content, revision):
+            if not self._apply(content, revision, in_force):
                 return Reloaded(changed=False)
-            publisher.offer(revision.snapshot)
+            publisher.offer(self.in_force.snapshot)
             await publisher.settled()
             return Reloaded(changed=True)
 
-    def _apply(self, content: bytes, revision: Revision) -> bool:
+    def _apply(self, content: bytes, revision: Revision, in_force: Revision) -> bool:
         """Put a good revision in force. Returns whether anything about it is different."""
         if self.refusal is not None:
             log.info("config_good_again", file=str(self.path))
@@ -129,7 +149,7 @@ class ConfigFile:
             self.revision = replace(self.revision, warnings=revision.warnings)
             return False
         before, keys_before = self.revision, self.restart_needed
-        self.revision = revision
+        self.revision, self.in_force = revision, in_force
         log.info("config_applied", file=str(self.path), config_hash=revision.config_hash[:12])
         self.log_warnings(said_before=before.warnings)
         if (keys := self.restart_needed) and keys != keys_before:

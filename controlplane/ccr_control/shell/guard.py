@@ -1,4 +1,4 @@
-"""What stands between gRPC and every servicer: the token, the end of long calls, and mistakes of ours.
+"""What stands between gRPC and every servicer: who may call, the end of long calls, refusals as statuses, and mistakes of ours.
 
 An exception that leaves a handler would reach the caller with its text. Here it is logged, and the caller gets
 INTERNAL.
@@ -7,7 +7,7 @@ INTERNAL.
 from __future__ import annotations
 
 import asyncio
-import hmac
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
@@ -15,11 +15,22 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from ccr_control.core.access import Caller
+from ccr_control.core.errors import (
+    Forbidden,
+    Malformed,
+    NoSuchThing,
+    NotNow,
+    NotPossible,
+    OutOfDate,
+    Refused,
+    TakenAlready,
+    TooManyFailures,
+    Unauthenticated,
+)
+from ccr_control.shell.access import OWNER, Doorman, acting_as, needs_token, permitted
 from ccr_control.shell.log import Log
 from ccr_control.shell.streams import OpenStreams
-
-OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-"""Services that need no token: they say nothing about anybody."""
 
 log = Log("grpc")
 
@@ -30,38 +41,69 @@ _Call: TypeAlias = "Callable[[Any, _Context], Awaitable[Any]]"
 _StreamCall: TypeAlias = "Callable[[Any, _Context], AsyncIterator[Any]]"
 
 
-def needs_token(method: str) -> bool:
-    """Whether a method (`/package.Service/Method`) is for holders of the token only."""
-    return not method.startswith(OPEN_SERVICES)
+STATUS: dict[type[Refused], grpc.StatusCode] = {
+    NoSuchThing: grpc.StatusCode.NOT_FOUND,
+    TakenAlready: grpc.StatusCode.ALREADY_EXISTS,
+    OutOfDate: grpc.StatusCode.ABORTED,
+    Malformed: grpc.StatusCode.INVALID_ARGUMENT,
+    NotPossible: grpc.StatusCode.FAILED_PRECONDITION,
+    NotNow: grpc.StatusCode.UNAVAILABLE,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    TooManyFailures: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+}
+"""What callers get for our errors; why, for programs, is in the trailing metadata."""
+
+REASON = "ccr-reason"
+MAX_DETAILS_CHARS = 2000  # gRPC sends them as a header
 
 
-def is_bearer(header: str | bytes | None, token: str) -> bool:
-    """Whether an `authorization` value carries the token. Takes the same time for every wrong token."""
-    given = header if isinstance(header, bytes) else (header or "").encode(errors="replace")
-    scheme, _, credential = given.partition(b" ")
-    is_right = hmac.compare_digest(credential.strip(), token.encode())
-    return is_right and scheme.lower() == b"bearer"
+class DoorGuard(grpc.aio.ServerInterceptor):
+    """Lets a call through only for those who may make it: by token, or (without a doorman) for the owner of the private socket."""
 
-
-class TokenGuard(grpc.aio.ServerInterceptor):
-    """Lets a call through only with `authorization: Bearer <token>` in its metadata."""
-
-    def __init__(self, token: str) -> None:
-        assert token, "an empty token would let everybody in"
-        self._token = token
+    def __init__(self, doorman: Doorman | None) -> None:
+        self._doorman = doorman
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler | None:
-        """The method's handler, or one of the same kind that refuses."""
+        """The method's handler, knowing who calls, or one of the same kind that refuses."""
         handler = await continuation(handler_call_details)
         details: Any = handler_call_details  # typed without its attributes
-        given = dict(details.invocation_metadata or ()).get("authorization")
-        if handler is None or not needs_token(details.method) or is_bearer(given, self._token):
+        method = str(details.method)
+        if handler is None or not needs_token(method):
             return handler
-        return _with_behaviour(handler, _refuse)
+        behaviour = _behaviour(handler)  # never a generator: HandlerGuard has wrapped it
+        given = dict(details.invocation_metadata or ()).get("authorization")
+
+        async def call(request: Any, context: _Context) -> Any:
+            try:
+                who = self._admitted(method, given, context.peer())
+            except Refused as error:
+                return await refuse(context, error)
+            with acting_as(who), self._ending_with(who, is_long=handler.response_streaming):
+                return await behaviour(request, context)
+
+        return _with_behaviour(handler, call)
+
+    def _ending_with(self, who: Caller, *, is_long: bool) -> contextlib.AbstractContextManager[None]:
+        """A block that is cancelled when the caller's token ends."""
+        if self._doorman is None or not is_long:
+            return contextlib.nullcontext()
+        return self._doorman.ending_with(who)
+
+    def _admitted(self, method: str, authorization: str | bytes | None, peer: str) -> Caller:
+        if self._doorman is None:
+            return permitted(method, OWNER)
+        return self._doorman.admit(method, authorization, peer)
+
+
+async def refuse(context: _Context, error: Refused) -> None:
+    """End a call with the status of an error of ours, and its reason."""
+    context.set_trailing_metadata(((REASON, error.reason),))
+    await context.abort(STATUS[type(error)], str(error)[:MAX_DETAILS_CHARS])
 
 
 class HandlerGuard(grpc.aio.ServerInterceptor):
@@ -95,6 +137,8 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
                     return await behaviour(request, steady)
             except grpc.aio.AbortError:  # the handler's own answer
                 raise
+            except Refused as error:
+                return await refuse(context, error)
             except Exception:
                 log.exception("handler_failed", method=method)
                 return await context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -125,10 +169,6 @@ class _SteadyContext:
             if not writing.cancelled():
                 writing.exception()  # of no interest any more
             raise
-
-
-async def _refuse(_: Any, context: _Context) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "bad or missing token")
 
 
 def _written_out(behaviour: _StreamCall) -> _Call:

@@ -1,6 +1,6 @@
-"""The two doors of ccr-control: a private Unix socket, and a loopback port for holders of the token.
+"""The two doors of ccr-control: a private Unix socket for its owner, and a port for holders of a token.
 
-They are two gRPC servers with the same servicers, so that which door needs the token is a matter of construction.
+They are two gRPC servers with the same servicers, so that which door needs a token is a matter of construction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ccr_control.core.addresses import Address
-from ccr_control.shell.guard import HandlerGuard, TokenGuard
+from ccr_control.shell.access import Doorman
+from ccr_control.shell.guard import DoorGuard, HandlerGuard
 from ccr_control.shell.log import Log
 from ccr_control.shell.paths import CannotStart
 from ccr_control.shell.streams import OpenStreams
@@ -72,14 +73,16 @@ class Services:
 
 
 @asynccontextmanager
-async def listening(socket_path: Path, address: Address, token: str, services: Services) -> AsyncIterator[Address]:
+async def listening(
+    socket_path: Path, address: Address, doorman: Doorman, services: Services
+) -> AsyncIterator[Address]:
     """Serve at both doors while the block runs; yields the TCP address with its real port.
 
     Raises CannotStart if an address cannot be had.
     """
     streams = OpenStreams()
-    private = grpc.aio.server(interceptors=[HandlerGuard(streams)], options=OPTIONS)
-    public = grpc.aio.server(interceptors=[TokenGuard(token), HandlerGuard(streams)], options=OPTIONS)
+    private = grpc.aio.server(interceptors=[DoorGuard(None), HandlerGuard(streams)], options=OPTIONS)
+    public = grpc.aio.server(interceptors=[DoorGuard(doorman), HandlerGuard(streams)], options=OPTIONS)
     for server in (private, public):
         services.offer_on(server)
     bound = Address(address.host, _bind_tcp(public, address))

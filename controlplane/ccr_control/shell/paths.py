@@ -2,7 +2,7 @@
 
 The layout of the state directory is a contract with ccr-data and ccr:
 `control.address` (where to dial, written when ready), `control.sock`, `control.token` (for the TCP port),
-`control.lock`, `control.db`.
+`control.lock`, `control.db`, `store.key` (what seals the secrets in it).
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class StateDir:
     def database(self) -> Path:
         """Versions, journals and the ledger."""
         return self.path / "control.db"
+
+    @property
+    def sealing_key(self) -> Path:
+        """What secrets in the database are sealed with."""
+        return self.path / "store.key"
 
     @property
     def address(self) -> str:
@@ -133,7 +138,7 @@ def token(state: StateDir) -> str:
     """The token for the TCP port: the one on disk, or a new one if there is none that only we could read."""
     path = state.path / "control.token"
     with contextlib.suppress(OSError):
-        if _is_ours_alone(path):
+        if is_ours_alone(path):
             kept = path.read_text().strip()
             if len(kept) >= 32:
                 return kept
@@ -142,7 +147,7 @@ def token(state: StateDir) -> str:
     return fresh
 
 
-def _is_ours_alone(path: Path) -> bool:
+def is_ours_alone(path: Path) -> bool:
     """Whether it is a file that nobody else could read or write."""
     try:
         found = path.lstat()
@@ -156,7 +161,7 @@ def write_private(path: Path, text: str) -> None:
 
     What is there already is left as it is: so a restart succeeds on a full disk.
     """
-    if _is_ours_alone(path) and path.read_text(errors="replace") == text:
+    if is_ours_alone(path) and path.read_text(errors="replace") == text:
         return
     half = path.with_name(f".{path.name}.new")
     try:

@@ -22,6 +22,7 @@ from ccr_control.core.ledger import Counters
 from ccr_control.core.remembered import Remembered
 from ccr_control.core.spending import Spent
 from ccr_control.shell.log import Log
+from ccr_control.store.change_tables import ChangeTables, Kept
 from ccr_control.store.database import Batch, Counted, Foreign, Verdict, is_hopeless, move_aside
 from ccr_control.store.health_tables import HealthTables
 
@@ -45,6 +46,7 @@ class Opened:
     totals: dict[str, Counters]
     remembered: Remembered
     spent: Spent = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
 
 class Tables(Protocol):
@@ -52,6 +54,8 @@ class Tables(Protocol):
 
     @property
     def health(self) -> HealthTables: ...
+    @property
+    def changes(self) -> ChangeTables: ...
 
     def last_version(self) -> int: ...
     def keep_version(self, version: int) -> None: ...
@@ -184,7 +188,7 @@ class Store:
         for is_last in (False, True):
             try:
                 tables = self._open_tables(self._path, self._now())
-                opened = Opened(tables.last_version(), tables.totals(), tables.health.remembered(), tables.spent())
+                opened = _opened(tables)
             except (sqlite3.Error, Foreign) as error:
                 if is_last or not is_hopeless(error) or not self._try_move_aside(error):
                     self._note_trouble(error)
@@ -249,6 +253,12 @@ class Store:
         if self._is_troubled:
             self._is_troubled = False
             log.info("store_available", path=str(self._path))
+
+
+def _opened(tables: Tables) -> Opened:
+    return Opened(
+        tables.last_version(), tables.totals(), tables.health.remembered(), tables.spent(), tables.changes.kept()
+    )
 
 
 def _keeping(version: int) -> Callable[[Tables], None]:

@@ -1,4 +1,6 @@
-"""The embedded database: newest version, journals, hourly ledger, circuits (health_tables). SQLite in WAL mode, used by one thread.
+"""The embedded database: newest version, journals, hourly ledger, circuits (health_tables), what people changed (change_tables).
+
+SQLite in WAL mode, used by one thread.
 
 `synchronous=NORMAL` survives the death of the process at any moment; after a power cut the last transactions may be
 missing, but the file is whole.
@@ -26,6 +28,7 @@ from ccr_control.core.ledger import (
     judge,
 )
 from ccr_control.core.spending import DAY_S, Spent
+from ccr_control.store.change_tables import ChangeTables
 from ccr_control.store.health_tables import HealthTables
 
 SCHEMA_VERSION = 1
@@ -89,6 +92,7 @@ class Database:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.health = HealthTables(connection)
+        self.changes = ChangeTables(connection)
         self._keys: dict[int, set[LedgerKey]] = {}  # of the hours written lately
 
     @classmethod
@@ -99,6 +103,8 @@ class Database:
         """
         connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, cached_statements=32)
         try:
+            with contextlib.suppress(OSError):
+                path.chmod(0o600)  # what belongs to it gets the same mode
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             if _checked_version(connection) == 0:

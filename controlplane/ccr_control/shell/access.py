@@ -1,0 +1,173 @@
+"""The doorman: who is at the door, and may they do this? One for all doors (sockets, port, web page).
+
+Who was let in is known to whatever serves the call: `caller()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import NoReturn
+
+from ccr_control.core.access import (
+    BOOTSTRAP,
+    MAX_FAILURES,
+    NEEDED,
+    SOCKET,
+    WINDOW_S,
+    Caller,
+    Failures,
+    Role,
+    Token,
+    bearer,
+    digest,
+    is_same,
+    may,
+)
+from ccr_control.core.errors import Forbidden, TooManyFailures, Unauthenticated
+from ccr_control.shell.log import Log
+
+USED_TO_S = 60.0
+OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+"""Services that need no token: they say nothing about anybody."""
+
+OWNER = Caller(SOCKET, "admin")
+"""Who uses the private socket: the same user on the same machine."""
+
+log = Log("access")
+_NOBODY = Caller("", "viewer")
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+Alert = Callable[[str, str], None]
+"""Told who (a peer's host) seems to guess, and in words."""
+
+
+def caller() -> Caller:
+    """Who made the call that is being served."""
+    return _caller.get(_NOBODY)
+
+
+@contextlib.contextmanager
+def acting_as(who: Caller) -> Iterator[None]:
+    """Serve a call of somebody who was let in."""
+    before = _caller.set(who)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the block ended in another context, which ends anyway
+            _caller.reset(before)
+
+
+def require(role: Role, what: str) -> None:
+    """Raises Forbidden unless the caller may do what a role may."""
+    if not may(caller().role, role):
+        raise Forbidden("ROLE_TOO_LOW", f"{what} takes the role {role}; {caller().name} is {caller().role}")
+
+
+def needs_token(method: str) -> bool:
+    """Whether a method (`/package.Service/Method`) is for holders of a token only."""
+    return not method.startswith(OPEN_SERVICES)
+
+
+class Doorman:
+    """Knows the tokens. All methods are for the event loop."""
+
+    def __init__(self, bootstrap: str, now: Callable[[], float], alert: Alert = lambda *_: None) -> None:
+        """`bootstrap` is the token of the state directory: its holder is admin."""
+        assert bootstrap, "an empty token would let everybody in"
+        self._bootstrap, self._now, self._alert = digest(bootstrap), now, alert
+        self._tokens: dict[bytes, Token] = {}
+        self._used: dict[str, float] = {}  # since `used` was asked
+        self._long: dict[asyncio.Task[object], str] = {}  # calls that last, and whose they are
+        self.failures = Failures()
+
+    def hold(self, tokens: Iterable[Token]) -> None:
+        """These are the tokens from now on."""
+        self._tokens = {one.sha256: one for one in tokens}
+
+    def tokens(self) -> list[Token]:
+        """All of them, by name."""
+        return sorted(self._tokens.values(), key=lambda one: one.name)
+
+    def add(self, token: Token) -> None:
+        """One more."""
+        self._tokens[token.sha256] = token
+
+    def drop(self, name: str) -> None:
+        """One less, at once."""
+        self._tokens = {key: one for key, one in self._tokens.items() if one.name != name}
+        self.end_calls()
+
+    @contextlib.contextmanager
+    def ending_with(self, who: Caller) -> Iterator[None]:
+        """Have the running task cancelled when the caller's token ends while the block runs."""
+        task = asyncio.current_task()
+        assert task is not None, "handlers are tasks"
+        self._long[task] = who.name
+        try:
+            yield
+        finally:
+            del self._long[task]
+
+    def end_calls(self) -> None:
+        """Cancel the calls of those who would not be let in any more."""
+        now_s = self._now()
+        known = {BOOTSTRAP, *(one.name for one in self._tokens.values() if one.is_valid(now_s))}
+        for task, name in self._long.items():
+            if name not in known:
+                task.cancel()
+
+    def used(self) -> dict[str, float]:
+        """When tokens were used since this was asked last, by name."""
+        used, self._used = self._used, {}
+        return used
+
+    def admit(self, method: str, authorization: str | bytes | None, peer: str) -> Caller:
+        """Who calls a method, if they may. Raises Unauthenticated, TooManyFailures or Forbidden."""
+        who = self._known(authorization)
+        if who is None:
+            self._turn_away(method, peer)
+        return permitted(method, who)
+
+    def _known(self, authorization: str | bytes | None) -> Caller | None:
+        credential = bearer(authorization)
+        if credential is None:
+            return None
+        given = digest(credential)
+        if is_same(given, self._bootstrap):
+            return Caller(BOOTSTRAP, "admin")
+        token = self._tokens.get(given)  # by its hash: how long that takes tells nothing of any token
+        now_s = self._now()
+        if token is None or not token.is_valid(now_s):
+            return None
+        self._used[token.name] = now_s
+        return Caller(token.name, token.role)
+
+    def _turn_away(self, method: str, peer: str) -> NoReturn:
+        host = peer_host(peer)
+        count = self.failures.note(host, self._now())
+        if count == MAX_FAILURES:
+            words = f"{count} calls with a bad or missing token from {host} within {WINDOW_S:.0f} s"
+            log.warning("access_guessed", peer=host, failures=count, method=method)
+            self._alert(host, words)
+        if count >= MAX_FAILURES:
+            raise TooManyFailures("TOO_MANY_FAILURES", f"too many bad or missing tokens from {host}: wait a minute")
+        raise Unauthenticated("TOKEN_NEEDED", "bad or missing token: send `authorization: Bearer <token>`")
+
+
+def permitted(method: str, who: Caller) -> Caller:
+    """The caller, if they may call a method. Raises Forbidden."""
+    needed = NEEDED.get(method)
+    if needed is None or not may(who.role, needed):
+        name = method.removeprefix("/ccr.rpc.v1.")
+        takes = f"takes the role {needed}" if needed is not None else "is for nobody"
+        raise Forbidden("ROLE_TOO_LOW", f"{name} {takes}; {who.name} is {who.role}")
+    return who
+
+
+def peer_host(peer: str) -> str:
+    """The host of gRPC's name of a peer: `ipv4:127.0.0.1:41234`, `ipv6:%5B::1%5D:41234`, `unix:`."""
+    kind, _, rest = peer.partition(":")
+    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind or "unknown"
