@@ -11,6 +11,7 @@ from ccr_control.core.clouds import base_url_of
 from ccr_control.core.completion import filled
 from ccr_control.core.config import load
 from ccr_control.core.pricing import PRICES, table
+from ccr_control.core.probing import probe_plan
 from ccr_control.core.provider_schema import ProviderConfig
 
 
@@ -175,3 +176,16 @@ def test_a_start_without_clouds_imports_none_of_their_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_probes_of_clouds_ask_no_model_and_send_a_key_only_where_that_is_free() -> None:
+    """A probe must cost nothing; a 401 for want of a key is the answer of a living cloud."""
+    bedrock = probe_plan(provider(region="us-east-1", keys=[{"key": "k"}]))
+    assert (bedrock.url, bedrock.has_key) == ("https://bedrock-runtime.us-east-1.amazonaws.com/", False)
+
+    fields = {"type": "claude-gcp", "project": "my-project", "workspace": "w"}
+    managed = probe_plan(provider(**fields, keys=[{"key": "k"}]))
+    path = "/v1/projects/my-project/locations/global/workspaces/w/invoke/v1/models?limit=1"
+    assert managed.url == f"https://claude.googleapis.com{path}"
+    assert ("authorization", "Bearer k") in managed.headers
+    assert not probe_plan(provider(**fields)).has_key
