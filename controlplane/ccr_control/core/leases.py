@@ -279,7 +279,7 @@ class Leases:
             even = self._even.get(name, NOTHING)
             taken = added(taken, Amounts(*(missing * part for part in even)))
             if self._has_past:  # it may hold all that is left
-                wanted = Amounts(*map(min, wanted, holder.claim(now_s)))
+                wanted = Amounts(*map(min, wanted, holder.use.share))
         share = Amounts(
             *(
                 max(0, min(want, limit - others)) if limit else 0
