@@ -62,7 +62,7 @@ def fleet(
         spells=tuple(sorted(spells, key=lambda one: one.from_s)),
         crashes=tuple(sorted(crashes, key=lambda one: one.at_s)),
         is_checked_often=is_checked_often,
-        status_every_s=5.0 if nodes > 100 else 0.0,
+        status_every_s=5.0 if nodes > 32 else 0.0,
         settle_s=SETTLE_S,
     )
 
