@@ -188,3 +188,26 @@ def test_a_decision_can_be_explained(tmp_path: Path) -> None:
     assert unknown.returncode == 2
     assert "passed_over" not in logged[ids[0]]
     assert logged[ids[1]]["passed_over"] == ["first/first-key: cooling down"]
+
+
+def test_a_request_for_another_generation_is_made_fit_where_a_mapping_says_so(tmp_path: Path) -> None:
+    """And only there: without the option it goes as it came, but for the name."""
+    asked = {"model": "claude-opus-5", "max_tokens": 100_000, "thinking": {"type": "adaptive"}, "messages": []}
+    body = json.dumps(asked).encode()
+    with RawUpstream(lambda request, wire: wire.send(json_answer(MESSAGE))) as upstream:
+        mapping = {"claude-opus-5": "claude-sonnet-4-5"}
+        providers = [
+            provider("fit", upstream.url, model_mapping=mapping, adjust_renamed=True),
+            provider("plain", upstream.url, model_mapping=mapping),
+        ]
+        routes = [{"match": {"headers": {"x-to": name}}, "to": [{"provider": name}]} for name in ("fit", "plain")]
+        with relaying(tmp_path, config(*providers, routing={"routes": routes})) as relay:
+            for name in ("fit", "plain"):
+                assert served_by(relay, body, f"x-to: {name}") == {name: 1}
+        fit, plain = (json.loads(request.body) for request in upstream.requests)
+    assert fit == asked | {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 64_000,
+        "thinking": {"type": "enabled", "budget_tokens": 32_000},
+    }
+    assert plain == asked | {"model": "claude-sonnet-4-5"}

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ccr_data.core.budget import NO_LIMITS, Allowance
 from ccr_data.core.client_limits import ClientRules
+from ccr_data.core.generations import Generation, generation_of
 from ccr_data.core.hedging import Hedging
 from ccr_data.core.matching import Asked, Conditions, holds
 from ccr_data.core.patterns import best_fit, fits, fits_any
@@ -267,6 +268,7 @@ class Provider:
     aws_signing: AwsSigning | None = None  # set if auth_style is SIGV4
     renamed_betas: tuple[tuple[str, str], ...] = ()  # the client's value → the provider's
     dropped_betas: frozenset[str] = frozenset()  # never forwarded, whatever allowed_betas says
+    adjusts_renamed: bool = False  # a request that gets another generation's model is made fit for it
     edits_lines: bool = field(init=False, default=False)  # whether a client's header lines are not just passed on
 
     def __post_init__(self) -> None:
@@ -379,6 +381,7 @@ class Target:
     scope: tuple[str, str]  # the account behind it, unique over providers
     load_key: tuple[str, str]  # provider and label
     is_cloud: bool = False  # whether providers/clouds.py speaks to it
+    generation: Generation | None = None  # what requests are made fit for; None: they are left as they are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -390,7 +393,9 @@ class Choice:
     priority: int
     targets: tuple[Target, ...]  # with the relay's active keys; empty if it has none
     subscription_target: Target | None  # for a client's own token
-    draining: tuple[Target, ...]  # with deprecated keys, or of a draining provider: for sessions that are pinned to them
+    draining: tuple[
+        Target, ...
+    ]  # with deprecated keys, or of a draining provider: for sessions that are pinned to them
     model: str  # its own name of the model
     rank: float  # lower goes first, where the strategy asks for something that stays the same (price, exactness)
     lone_key: tuple[str, str] | None  # of its target, if it has just one
@@ -486,15 +491,16 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     provider = snapshot.providers[candidate.provider]
     own_name = candidate.model or provider.own_name(model)
     rename = own_name if own_name != model else None
-    active = [target(provider, key, rename) for key in provider.keys if key.state is KeyState.ACTIVE]
+    fit = _other_generation(model, own_name) if provider.adjusts_renamed and rename is not None else None
+    active = [target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.ACTIVE]
     targets = tuple(one for one in active if one.key is not None and not one.key.is_open)
     passed_by = tuple(one for one in active if one.key is not None and one.key.is_open)
-    draining = tuple(target(provider, key, rename) for key in provider.keys if key.state is KeyState.DEPRECATED)
+    draining = tuple(target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.DEPRECATED)
     if not provider.keys and provider.auth_style is AuthStyle.NONE:
-        targets = (target(provider, None, rename),)
+        targets = (target(provider, None, rename, fit),)
     if provider.is_draining:
         targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
-    own_token = target(provider, None, rename) if provider.accepts_subscription else None
+    own_token = target(provider, None, rename, fit) if provider.accepts_subscription else None
     rank = 0.0
     if strategy is Strategy.COST_BASED:
         rank = provider.blended_price(own_name, snapshot.prices)
@@ -517,7 +523,13 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     )
 
 
-def target(provider: Provider, key: Key | None, model: str | None) -> Target:
+def _other_generation(asked: str, own_name: str) -> Generation | None:
+    """The generation of the provider's model, if the one asked for is of another."""
+    generation = generation_of(own_name)
+    return None if generation == generation_of(asked) else generation
+
+
+def target(provider: Provider, key: Key | None, model: str | None, generation: Generation | None = None) -> Target:
     """A target with its request-line prefix and header lines made."""
     lines = [f"host: {provider.origin.authority}", "accept-encoding: identity"]
     if key is not None and provider.auth_style in (AuthStyle.X_API_KEY, AuthStyle.BOTH, AuthStyle.AZURE):
@@ -543,4 +555,5 @@ def target(provider: Provider, key: Key | None, model: str | None) -> Target:
         scope,
         load_key,
         provider.is_cloud,
+        generation,
     )

@@ -98,21 +98,32 @@ def system_turns_fitted(request: ClientRequest, provider: Provider) -> ClientReq
 
 
 def without_system_turns(body: bytes, provider: Provider) -> bytes:
-    """The body with each `role: "system"` turn made part of the user turn before it, all other turns byte-identical.
+    """The body without `role: "system"` turns, as `folded` makes it.
 
     Raises BadRequest with the wording that makes Claude Code fold them itself, if the provider is to reject them.
     """
+    without = folded(body)
+    if without is not body and provider.traits.system_turns is SystemTurns.REJECT:
+        raise BadRequest("messages: role 'system' is not supported on this model")
+    return without
+
+
+def folded(body: bytes) -> bytes:
+    """The body with each `role: "system"` turn made part of the user turn before it, all other turns byte-identical.
+
+    The same object if it has none, or is no conversation: the provider says what is wrong with it.
+    """
+    if not _SYSTEM_ROLE.search(body):
+        return body
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         raws = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
         turns = [(msgspec.json.decode(raw, type=_Turn), bytes(raw)) for raw in raws]
         if not any(turn.role == "system" for turn, _ in turns):
             return body
-        if provider.traits.system_turns is SystemTurns.REJECT:
-            raise BadRequest("messages: role 'system' is not supported on this model")
         fields["messages"] = msgspec.Raw(b"[" + b",".join(_folded(turns)) + b"]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        return body  # not a conversation: the provider says what is wrong with it
+        return body
     return msgspec.json.encode(fields)
 
 

@@ -51,7 +51,7 @@ from ccr_data.shell.answering import (
 )
 from ccr_data.shell.budgeting import ORGANISATION
 from ccr_data.shell.cloud_connection import CloudConnection
-from ccr_data.shell.mending import Mending, Pieces, fitted, payload_of
+from ccr_data.shell.mending import Mending, Pieces, adjusted, fitted, payload_of
 from ccr_data.shell.renewal import Renewal, is_renewable
 from ccr_data.shell.rival import Rival
 
@@ -277,14 +277,16 @@ class Exchange(Answering):
             self.record.overhead_s = perf_counter() - self._began_s
 
     def _fitted(self, request: ClientRequest, target: Target) -> ClientRequest:
-        """The request without the thinking blocks that the target cannot verify."""
+        """The request without the thinking blocks that the target cannot verify, and fit for its generation of models."""
         marks = frozenset[bytes]()
         if self.session:
             marks = self._relay.foreign_thinking(self.session, target, self.record.model_asked, request.body)
         mending = self._mending
         if mending is not None and mending.target is target:
             marks |= mending.marks
-        return fitted(request, marks) if marks else request
+        if marks:
+            request = fitted(request, marks)
+        return adjusted(request, target.generation) if target.generation is not None else request
 
     def _has_alternative(self) -> bool:
         policy = self._snapshot.relay

@@ -7,12 +7,14 @@ first answer.
 
 from __future__ import annotations
 
+from ccr_data.core import generations
 from ccr_data.core.framing import Body
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.peek import peek
 from ccr_data.core.snapshot import Target
 from ccr_data.core.thinking import has_thinking, signature_problem, to_drop, without, without_budget
 from ccr_data.providers.adapter import ClientRequest
+from ccr_data.providers.anthropic_shaped import folded
 
 MAX_TRIES = 2
 
@@ -60,3 +62,11 @@ def fitted(request: ClientRequest, marks: frozenset[bytes]) -> ClientRequest:
     if body is request.body:
         return request
     return ClientRequest(request.head, body, peek(body), request.own_token)
+
+
+def adjusted(request: ClientRequest, to: generations.Generation) -> ClientRequest:
+    """The request as this generation of models takes it; the same one if it does so already."""
+    if request.peek is None:
+        return request
+    body = generations.adjusted(request.body, to, folded)
+    return request if body is request.body else ClientRequest(request.head, body, peek(body), request.own_token)

@@ -269,6 +269,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
         aws_signing=AwsSigning(signing.region, signing.service) if is_signed else None,
         renamed_betas=tuple(message.betas.renamed.items()),
         dropped_betas=frozenset(message.betas.dropped),
+        adjusts_renamed=message.adjust_renamed,
     )
 
 
