@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-import anthropic
 import boto3
 import pytest
 from botocore.config import Config
@@ -33,6 +32,7 @@ from support.clouds import (
     SESSION_TOKEN,
     VERTEX,
     Cloud,
+    plain_client,
     provider_of,
     sdk_client,
     send,
@@ -219,10 +219,9 @@ def relay(recorder: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> It
         yield relay
 
 
-def plain_client(relay: Relay, cloud: Cloud) -> Any:
+def client_of(relay: Relay, cloud: Cloud, **headers: str) -> Any:
     """A client of the Claude API, at the relay."""
-    headers = {"x-cloud": cloud.slug}
-    return anthropic.Anthropic(base_url=relay.url, api_key=KEY, max_retries=0, timeout=20.0, default_headers=headers)
+    return plain_client(relay.url, KEY, x_cloud=cloud.slug, **headers)
 
 
 def arrived(recorder: RawUpstream) -> Request:
@@ -290,7 +289,7 @@ def names_of(cloud: Cloud) -> list[tuple[CloudInput, str]]:
 def test_what_arrives_is_what_the_official_client_sends(cloud: Cloud, relay: Relay, recorder: RawUpstream) -> None:
     """All inputs, for each cloud and each kind of credential."""
     recorder.requests.clear()
-    reference_client, client = sdk_client(cloud, recorder.url), plain_client(relay, cloud)
+    reference_client, client = sdk_client(cloud, recorder.url), client_of(relay, cloud)
     pairs = names_of(cloud)
     wrong: list[str] = []
     for asked, name in pairs:
@@ -333,7 +332,7 @@ def test_counting_on_bedrock_is_what_botocore_sends(relay: Relay, recorder: RawU
         endpoint_url=recorder.url,
         config=Config(retries={"max_attempts": 1}),
     )
-    sdk, client = sdk_client(BEDROCK, recorder.url), plain_client(relay, BEDROCK)
+    sdk, client = sdk_client(BEDROCK, recorder.url), client_of(relay, BEDROCK)
     counted = [each for each in cloud_inputs() if each.counts]
     for asked in counted:
         name = BEDROCK.names[asked.body["model"]]
@@ -357,6 +356,7 @@ def test_counting_on_bedrock_is_what_botocore_sends(relay: Relay, recorder: RawU
         assert headers_of(candidate)["x-amz-security-token"] == SESSION_TOKEN
         assert not signature_problem(received(candidate, recorder.url), ACCESS_KEY, SECRET_KEY, None)
         assert not odd_headers(candidate)
+    aws.close()
     assert len(counted) >= 9
 
 
@@ -370,14 +370,14 @@ def counted_body(request: Request) -> Json:
 
 def test_the_count_comes_back_as_anthropics(relay: Relay) -> None:
     for cloud in CLOUDS:
-        count = plain_client(relay, cloud).messages.count_tokens(model=OPUS, messages=said())
+        count = client_of(relay, cloud).messages.count_tokens(model=OPUS, messages=said())
         assert count.input_tokens == 7, cloud.name
 
 
 def test_vertex_counts_for_a_model_without_its_date(relay: Relay, recorder: RawUpstream) -> None:
     """With it, counting is refused there."""
     recorder.requests.clear()
-    plain_client(relay, VERTEX).messages.count_tokens(model="claude-sonnet-4-5@20250929", messages=said())
+    client_of(relay, VERTEX).messages.count_tokens(model="claude-sonnet-4-5@20250929", messages=said())
 
     assert json.loads(arrived(recorder).body)["model"] == "claude-sonnet-4-5"
 
@@ -388,7 +388,7 @@ def test_a_user_profile_goes_where_mantle_reads_it(relay: Relay, recorder: RawUp
     asked = CloudInput("with a profile", asking(), headers={"anthropic-user-profile-id": "uprof_01AbC"})
     send(sdk_client(MANTLE, recorder.url), asked, MANTLE.names[OPUS])
     reference = arrived(recorder)
-    send(plain_client(relay, MANTLE), asked, OPUS)
+    send(client_of(relay, MANTLE), asked, OPUS)
     candidate = arrived(recorder)
 
     assert json.loads(reference.body)["user_profile_id"] == "uprof_01AbC"
@@ -404,7 +404,7 @@ def test_a_cache_scope_goes_no_further_than_where_it_is_known(
     marked = [
         {"type": "text", "text": "Remember.", "cache_control": {"type": "ephemeral", "scope": "global", "ttl": "1h"}}
     ]
-    send(plain_client(relay, cloud), CloudInput("scoped", asking(system=marked)), OPUS)
+    send(client_of(relay, cloud), CloudInput("scoped", asking(system=marked)), OPUS)
 
     sent = json.loads(arrived(recorder).body)["system"][0]["cache_control"]
     assert ("scope" not in sent) == (cloud.face in ("bedrock", "mantle", "native", "foundry"))
@@ -416,7 +416,7 @@ def test_no_credential_of_the_client_reaches_a_cloud(cloud: Cloud, relay: Relay,
     """Neither the relay's key nor what a client makes up to be signed for."""
     recorder.requests.clear()
     made_up = {"x-amz-security-token": "forged", "x-amz-date": "20200101T000000Z", "X-Amz-Target": "forged"}
-    send(plain_client(relay, cloud), CloudInput("forged", asking(), headers=made_up), OPUS)
+    send(client_of(relay, cloud), CloudInput("forged", asking(), headers=made_up), OPUS)
 
     request = arrived(recorder)
     assert KEY not in request.head.decode()
@@ -429,9 +429,7 @@ def test_older_clients_get_the_clouds_old_versions(model: str, relay: Relay, rec
     """Claude Code speaks 2023-06-01, and asks with `?beta=true`; neither belongs into these requests."""
     for cloud, version in ((BEDROCK, "bedrock-2023-05-31"), (VERTEX, "vertex-2023-10-16")):
         recorder.requests.clear()
-        client = plain_client(relay, cloud).with_options(
-            default_headers={"anthropic-version": "2023-06-01", "x-cloud": cloud.slug}
-        )
+        client = client_of(relay, cloud, anthropic_version="2023-06-01")
         client.post("/v1/messages?beta=true", body={**asking(), "model": model}, cast_to=object)
         request = arrived(recorder)
 

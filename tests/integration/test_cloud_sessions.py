@@ -24,6 +24,7 @@ from support.clouds import (
     VERTEX,
     Cloud,
     demo_settings,
+    plain_client,
     provider_of,
 )
 from support.demo import DemoProcess, demo
@@ -61,10 +62,7 @@ class Sky:
 
     def client(self, cloud: Cloud, more: str = "", session: str = "") -> anthropic.Anthropic:
         """A client of the Claude API."""
-        headers = {"x-cloud": cloud.slug + more, **({"x-claude-code-session-id": session} if session else {})}
-        return anthropic.Anthropic(
-            base_url=self.relay.url, api_key=KEY, max_retries=0, timeout=20.0, default_headers=headers
-        )
+        return plain_client(self.relay.url, KEY, x_cloud=cloud.slug + more, x_claude_code_session_id=session)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +232,7 @@ def test_an_expired_credential_is_left(cloud: Cloud, tmp_path: Path) -> None:
 def test_a_stream_that_breaks_before_content_crosses_clouds(tmp_path: Path) -> None:
     """The client sees the next cloud's answer only."""
     with chain(tmp_path, BEDROCK, VERTEX) as ((bedrock, _), relay):
-        client = anthropic.Anthropic(base_url=relay.url, api_key=KEY, max_retries=0, timeout=20.0)
+        client = plain_client(relay.url, KEY)
         bedrock.set(corrupt_frame=1)
         with client.messages.stream(model=OPUS, max_tokens=99, messages=said("[[text:whole]]")) as stream:  # type: ignore[arg-type]
             assert stream.get_final_text() == "whole"

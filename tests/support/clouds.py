@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anthropic
+import httpx2
 from corpus.cloud_inputs import HAIKU, OPUS, SONNET, CloudInput
 
 REGION = "us-east-1"
@@ -106,10 +107,23 @@ CLOUDS = (
 )
 
 
+def keeping_nothing() -> Any:
+    """An HTTP client with a connection for each request, so that none is left open when nobody closes it."""
+    return anthropic.DefaultHttpxClient(limits=httpx2.Limits(max_keepalive_connections=0))
+
+
+def plain_client(url: str, key: str, **headers: str) -> anthropic.Anthropic:
+    """A client of the Claude API; names of headers are written with `_` for `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items() if value}
+    return anthropic.Anthropic(
+        base_url=url, api_key=key, max_retries=0, timeout=20.0, default_headers=named, http_client=keeping_nothing()
+    )
+
+
 def sdk_client(cloud: Cloud, url: str, session_token: str | None = SESSION_TOKEN) -> Any:
     """The SDK's client for a cloud, pointed at `url` instead of the cloud's host."""
     base = url + cloud.prefix
-    common: dict[str, Any] = {"max_retries": 0, "timeout": 20.0}
+    common: dict[str, Any] = {"max_retries": 0, "timeout": 20.0, "http_client": keeping_nothing()}
     aws = {"aws_access_key": ACCESS_KEY, "aws_secret_key": SECRET_KEY, "aws_region": REGION}
     if session_token:
         aws["aws_session_token"] = session_token
