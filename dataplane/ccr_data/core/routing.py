@@ -203,9 +203,7 @@ def plan(
         else:
             targets += _targets(choice, needs, pin, node, roll, passed_over)
     if not targets:
-        if any(choice.provider.is_draining for choice in able):
-            raise CircuitsOpen(f"every provider for {model} is being drained: only conversations that live there go on")
-        raise NotSupported(_lacking(model, needs))
+        raise _no_target(able, model, needs)
     if routed.may_expire:
         targets = _unexpired(targets, node.unix_s, model, passed_over)
     if pin is not None:
@@ -215,6 +213,12 @@ def plan(
     if routed.route.strategy is Strategy.LATENCY_BASED and not needs.count_tokens:
         node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
     return Plan(targets, passed_over, _use_of(pin, targets[0]), scored)
+
+
+def _no_target(able: list[Choice], model: str, needs: Needs) -> CircuitsOpen | NotSupported:
+    if any(choice.provider.is_draining for choice in able):
+        return CircuitsOpen(f"every provider for {model} is being drained: only conversations that live there go on")
+    return NotSupported(_lacking(model, needs))
 
 
 def _use_of(pin: Pin | None, first: Target) -> PinUse:
