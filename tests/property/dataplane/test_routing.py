@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from ccr_data.core.errors import NoSuchModel, NotSupported
 from ccr_data.core.patterns import best_fit, fits
-from ccr_data.core.pins import Pin, Pins
+from ccr_data.core.pins import QUIET_PART, Pin, Pins
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Needs, NodeState, after_failure, plan
 from ccr_data.core.snapshot import (
@@ -215,4 +215,4 @@ def test_pins_are_bounded_and_expire(steps: list[tuple[int, int, float]]) -> Non
         assert found.provider == f"p{place}"
     for name, (place_name, noted_s) in model.items():
         found = pins.of(name, now_s)
-        assert found is None or (found.provider == place_name and now_s - noted_s <= 3600.0)
+        assert found is None or (found.provider == place_name and now_s - noted_s <= 3600.0 * (1 + QUIET_PART))
