@@ -8,10 +8,11 @@ from typing import Any
 
 import anthropic
 import pytest
+from botocore.eventstream import ChecksumMismatch
 from ccr_demo import DemoServer
 from ccr_demo.clouds import frames
 from corpus.cloud_inputs import OPUS
-from support.clouds import API_KEY, BEARER, CLOUDS, KEYS, NATIVE, SESSION_TOKEN, Cloud, sdk_client
+from support.clouds import API_KEY, BEARER, BEDROCK, CLOUDS, KEYS, NATIVE, SESSION_TOKEN, Cloud, sdk_client
 
 HAVE_CLIENTS = [each for each in CLOUDS if each is not NATIVE]
 every_cloud = pytest.mark.parametrize("cloud", HAVE_CLIENTS, ids=lambda cloud: cloud.name)
@@ -104,3 +105,38 @@ def test_a_frame_is_the_published_one() -> None:
 
     assert written[8:12].hex() == "8e91a9b7"
     assert written[-4:].hex() == "e67f8005"
+
+
+async def test_frames_may_come_in_pieces_of_any_size() -> None:
+    """AWS's own reader puts them together."""
+    for size in (1, 7, 4096):
+        async with playing(BEDROCK, split_bytes=size) as demo:
+            message = await asyncio.to_thread(streamed, sdk_client(BEDROCK, demo.url), BEDROCK)
+        assert message.content[1].text == "Hello – ü"
+
+
+async def test_a_damaged_frame_is_what_awss_reader_calls_damaged() -> None:
+    async with playing(BEDROCK, corrupt_frame=3) as demo:
+        with pytest.raises(ChecksumMismatch):
+            await asyncio.to_thread(streamed, sdk_client(BEDROCK, demo.url), BEDROCK)
+
+
+async def test_a_stream_may_end_in_the_middle_of_a_frame() -> None:
+    """As if whole: the SDK's reader does not even notice; a relay has to."""
+    async with playing(BEDROCK, truncate_frame=4) as demo:
+        message = await asyncio.to_thread(streamed, sdk_client(BEDROCK, demo.url), BEDROCK)
+
+    assert message.stop_reason is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("overloaded_error", "serviceUnavailableException"), ("modelStreamErrorException",) * 2]
+)
+async def test_an_error_in_a_stream_is_an_exception_frame(kind: str, name: str) -> None:
+    """A script may say it in Anthropic's words or in AWS's."""
+    async with playing(BEDROCK, {"text": "one two", "error_event": kind, "error_event_after": 4}) as demo:
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            await asyncio.to_thread(streamed, sdk_client(BEDROCK, demo.url), BEDROCK)
+
+    body: Any = caught.value.body
+    assert body["error"]["type"] == name
