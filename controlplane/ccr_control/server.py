@@ -69,6 +69,7 @@ from ccr_control.shell.publisher import Publisher
 from ccr_control.shell.sealing import lazily
 from ccr_control.shell.spending import SpendingKeeper
 from ccr_control.shell.watcher import watch
+from ccr_control.shell.web import serving_web
 from ccr_control.store.actor import Opened, Store
 from ccr_control.store.database import Database
 
@@ -177,14 +178,19 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         publisher.offer(file.in_force.snapshot)
         await publisher.publish()
         control = file.revision.config.control
-        async with listening(state.socket, control.listen, doorman, services) as listen:
+        async with (
+            listening(state.socket, control.listen, doorman, services) as listen,
+            serving_web(control.web_listen, doorman, services) as web_url,
+        ):
             write_private(state.path / "control.address", state.address)
+            write_private(state.path / "web.address", f"{web_url or ''}\n")  # empty: nobody sends a token there
             log.info(
                 "control_ready",
                 software_version=version("cc-relay"),
                 pid=os.getpid(),
                 address=state.address,
                 listen=str(listen),
+                web=web_url,
                 config=str(file.path),
                 state_dir=str(state.path),
                 snapshot_version=publisher.version,

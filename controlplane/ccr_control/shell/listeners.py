@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -61,6 +61,12 @@ class Services:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
+
+    def offer_to_browsers(self, server: Any, without: Collection[str]) -> None:
+        """Add all but those named; `server` has the methods of a gRPC server that generated code calls."""
+        for name, add in zip(self._names, self._adders, strict=True):
+            if name not in without:
+                add(server)
 
     async def say_serving(self) -> None:
         """Tell whoever asks for the health of a service that it is well."""

@@ -2,7 +2,7 @@
 
 The layout of the state directory is a contract with ccr-data and ccr:
 `control.address` (where to dial, written when ready), `control.sock`, `control.token` (for the TCP port),
-`control.lock`, `control.db`, `store.key` (what seals the secrets in it).
+`control.lock`, `control.db`, `web.address` (URL of the web page), `store.key` (what seals the secrets in it).
 """
 
 from __future__ import annotations
