@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.client import Answer
-from support.relay import AUTH, BODY, client, config, records, relaying
+from support.relay import AUTH, BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
 
@@ -255,3 +255,23 @@ def test_workers_share_an_account(tmp_path: Path, upstream: RawUpstream) -> None
         until(is_spent, "all that the account allows is used")
         assert ask(relay, 1)[0].status == 429
     assert strict.refused == 0
+
+
+@pytest.mark.parametrize(("size", "second"), [(10, "other"), (200_000, "home")], ids=["short", "long"])
+def test_a_long_conversation_waits_at_home_for_a_little_room(tmp_path: Path, size: int, second: str) -> None:
+    """Elsewhere all of it would be read cold; a short one moves on at once."""
+    full = (
+        "anthropic-ratelimit-requests-limit: 60",
+        "anthropic-ratelimit-requests-remaining: 0",
+        "anthropic-ratelimit-requests-reset: 2030-01-01T00:00:00Z",
+    )
+    body = BODY.replace(b'"hi"', b'"' + b"x" * size + b'"')
+    with RawUpstream(lambda _, wire: wire.send(json_answer(MESSAGE, "200 OK", *full))) as home, RawUpstream() as other:
+        other.answer = lambda _, wire: wire.send(json_answer(MESSAGE))
+        text = config(provider("home", home.url), provider("other", other.url, priority=1))
+        with relaying(tmp_path, text) as relay, client(relay) as connection:
+            for expected in ("home", second):
+                answer = connection.ask("POST", "/v1/messages", body, AUTH, "x-claude-code-session-id: one")
+                assert (answer.status, answer.header("x-cc-relay-provider")) == (200, expected)
+            until(lambda: len(records(relay)) == 2, "the records")
+            assert [bool(record.get("queued_ms")) for record in records(relay)] == [False, second == "home"]

@@ -229,8 +229,13 @@ class Limits:
         found = []
         for budget in self._budgets.values():
             used = budget.used(now_s)
-            if any(used) and any(budget.limits):
+            if budget.lease is not None or (any(used) and any(budget.limits)):
                 found.append(Spent(budget.scope, budget.model_class, used, budget.lease, budget.held_serial))
+        found += [
+            Spent(lease.scope, lease.model_class, NO_LIMITS, lease.share, lease.serial)
+            for key, lease in self._leases.items()
+            if key not in self._budgets
+        ]
         return found
 
     def recall(self, spent: Iterable[Spent], now_s: float, age_s: float) -> None:

@@ -18,6 +18,7 @@ MAX_PINS = 20_000
 PIN_LIFETIME_S = 3600.0  # the longest lifetime of a prompt cache
 SHORT_LIFETIME_S = 300.0  # of one that was written without `ttl`: docs/providers/anthropic.md, prompt caching
 QUIET_PART = 0.25  # of a lifetime, within which a renewal is not told to others
+MAX_ROOM_WAIT_S = 10.0
 MAX_WAIT_S = 3.0  # for a pinned key at its rate limit: a cold prompt takes about as long
 
 SessionKey = bytes
@@ -117,6 +118,14 @@ def lifetime_s(tokens: Tokens, before: Pin | None) -> float:
     if before is not None:
         return before.lifetime_s
     return SHORT_LIFETIME_S if tokens.cache_write_5m else PIN_LIFETIME_S
+
+
+def worth_waiting_s(body_bytes: int) -> float:
+    """How long a session waits at its home for room in a rate limit, rather than move: elsewhere all of its prompt is read cold.
+
+    A second for 50 KB of conversation (some 14,000 tokens), ten at most.
+    """
+    return min(body_bytes / 50_000, MAX_ROOM_WAIT_S)
 
 
 def wait_for_pin_s(rest_s: float, body: bytes) -> float:

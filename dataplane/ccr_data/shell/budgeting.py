@@ -97,6 +97,11 @@ class Budgeting:
         awaited.update(found)
         return -1, None, wait_s
 
+    def room_in_s(self, target: Target, model: str, size_bytes: int, now_s: float) -> float:
+        """Seconds until a target has room, if nobody else takes it; 0: now; infinite: nobody knows."""
+        budget = self.limits.budget(target.scope, target.model or model)
+        return 0.0 if budget is None else budget.room_in_s(size_bytes, now_s)
+
     def unlimited(self, targets: Iterable[Target], model: str) -> int:
         """The first target that nothing limits. -1: all are limited."""
         return next((at for at, (budget, _) in enumerate(self._of(targets, model)) if budget is None), -1)

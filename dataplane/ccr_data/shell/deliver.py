@@ -53,7 +53,10 @@ class Delivery:
         lanes: list[Lane],
         policy: LinkPolicy,
         take_lease: Callable[[Lease], None] = lambda _: None,
+        begins: Callable[[], None] = lambda: None,
     ) -> None:
+        """`begins` is called with each new stream."""
+        self._begins = begins
         self._node = node
         self._take_lease = take_lease
         self._lanes = lanes
@@ -77,6 +80,7 @@ class Delivery:
             async with link.stream(REPORT_METHOD) as call, asyncio.timeout(None) as silence:
                 await write(call, hello_request(self._node), self._policy.acknowledge_s)
                 self.is_talking = True
+                self._begins()
                 talk = _Talk(call, silence)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._send(talk), name="usage batches")

@@ -27,8 +27,8 @@ from ccr_data.core.framing import LAST_CHUNK, Body, chunk, client_head, own_base
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.matching import offers_tools
-from ccr_data.core.pins import SessionKey
-from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record
+from ccr_data.core.pins import SessionKey, worth_waiting_s
+from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, PinUse, Reason, Record
 from ccr_data.core.routing import after_failure
 from ccr_data.core.snapshot import Snapshot, Target
 from ccr_data.core.sse import Beginning, ends_in_error, is_without_content, note_json_usage
@@ -70,6 +70,7 @@ SUBSCRIPTION_LABEL = "subscription"
 
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
 SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
+KEPT = PinUse.KEPT
 MESSAGES = Endpoint.MESSAGES
 _HOMED = (Endpoint.BATCHES, Endpoint.FILES)
 _BROKE = {Reason.IDLE_TIMEOUT: "fell silent", Reason.TOTAL_TIMEOUT: "did not finish in time"}
@@ -154,7 +155,8 @@ class Exchange(Answering):
         assert request is not None
         if not only_fresh:
             if not is_chosen and not self._choose(request):
-                self._no_room()
+                if self._connecting is None:
+                    self._no_room()
                 return
             target = self._target
             load = self._relay.node.load
@@ -204,6 +206,8 @@ class Exchange(Answering):
             if self._relay.waiting.is_busy and self._is_behind_others(targets):
                 return False
             at, self._part = budgeting.choose(targets, self.record.model_asked, len(request.body), perf_counter())
+            if at and self._waits_at_home(request):
+                return False
             if at and self.record.decision is not None:
                 full = targets if at < 0 else targets[:at]
                 self.record.decision.passed_over += [(f"{one.provider.name}/{one.label}", "no room") for one in full]
@@ -211,6 +215,23 @@ class Exchange(Answering):
                 return False
         self._target = targets.pop(at)
         self._pool.append(self._target)
+        return True
+
+    def _waits_at_home(self, request: ClientRequest) -> bool:
+        """Whether the session's home, which has no room, is to be waited for, once: there its prompt is cached."""
+        decision, now_s = self.record.decision, perf_counter()
+        if decision is None or decision.pin is not KEPT or self.record.attempts or self.record.queued_s:
+            return False
+        size = len(request.body)
+        wait_s = self._relay.budgeting.room_in_s(self._targets[0], self.record.model_asked, size, now_s)
+        if not 0.0 < wait_s <= worth_waiting_s(size):
+            return False
+        part, self._part = self._part, None
+        if part is not None:
+            part.refund(now_s, is_sent=False)
+        self.record.queued_s = wait_s
+        self._deadline_s = self._relay.clock_s + wait_s + self._targets[0].provider.timeouts.first_byte_s
+        self._connecting = asyncio.get_running_loop().call_later(wait_s, self._waited)
         return True
 
     def _no_room(self) -> None:

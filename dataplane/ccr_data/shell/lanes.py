@@ -74,6 +74,10 @@ class OwnLane:
             suffix += status_suffix(self._status(), self._spool.size_bytes, resident_bytes())
         return number, batch_request(batch.payload, suffix)
 
+    def tell_status_again(self) -> None:
+        """A new stream began: who hears it may know nothing of the node."""
+        self._status_sent_s = float("-inf")
+
     def is_status_due(self, every_s: float) -> bool:
         """Whether it was told longer ago than this how the node is."""
         return time.monotonic() - self._status_sent_s >= every_s

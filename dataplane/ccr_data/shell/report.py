@@ -67,7 +67,7 @@ class Reporter:
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
         self._own_lane = OwnLane(self._journal, self._spool, status)
-        self._delivery = Delivery(node, [self._own_lane], policy, take_lease)
+        self._delivery = Delivery(node, [self._own_lane], policy, take_lease, self._stream_begins)
         self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
         self._is_disk_broken = False
@@ -157,6 +157,11 @@ class Reporter:
             self._journal.note(*self._detail.split(records, time.monotonic()))
         except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
             log.exception("usage_not_noted", requests=len(records))
+
+    def _stream_begins(self) -> None:
+        """The control plane may be a new one: leases depend on what it hears."""
+        self._own_lane.tell_status_again()
+        self._urgent.set()
 
     def _seal(self) -> None:
         is_status_due = self._delivery.is_talking and self._own_lane.is_status_due(STATUS_EVERY_S)
