@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 
 from ccr_rpc.v1 import (
+    access_pb2_grpc,
     config_pb2_grpc,
     events_pb2_grpc,
     fleet_pb2_grpc,
@@ -24,19 +25,20 @@ from ccr_rpc.v1 import (
     routes_pb2_grpc,
     snapshot_pb2,
     snapshot_pb2_grpc,
-    stats_pb2_grpc,
     usage_pb2_grpc,
 )
 
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
+from ccr_control.core.health import Event as CircuitEvent
 from ccr_control.core.health import Evidence
 from ccr_control.core.leases import Leases
-from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
+from ccr_control.services.access import AccessServicer
 from ccr_control.services.config import ConfigServicer
 from ccr_control.services.events import EventServicer
+from ccr_control.services.figures import Figures
 from ccr_control.services.fleet import FleetServicer
 from ccr_control.services.keys import KeyServicer
 from ccr_control.services.leasing import Leasing
@@ -44,7 +46,6 @@ from ccr_control.services.providers import ProviderServicer
 from ccr_control.services.questions import Questions
 from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
-from ccr_control.services.stats import StatsServicer
 from ccr_control.services.usage import Heard, UsageServicer
 from ccr_control.shell.access import Doorman
 from ccr_control.shell.changes import Changes
@@ -66,6 +67,7 @@ from ccr_control.shell.paths import (
 )
 from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
+from ccr_control.shell.revisions import Revisions
 from ccr_control.shell.sealing import lazily
 from ccr_control.shell.spending import SpendingKeeper
 from ccr_control.shell.watcher import watch
@@ -116,7 +118,8 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     def take_up(opened: Opened) -> None:
         events.begin(opened.kept.last_event)
         changes.take_up(opened.kept)
-        stats.begin(opened.totals)
+        revisions.take_up(opened.kept)
+        stats.begin(opened.totals, opened.today, time.time())
         keeper.restore(opened.remembered)
         spending.begin(opened.spent)
         publisher.note_used(opened.last_version)
@@ -126,11 +129,11 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     def renew() -> None:
         publisher.renew()
 
-    keeper = HealthKeeper(lambda: file.in_force.config, renew, time.time)
+    events = EventLog(store, time.time)
+    keeper = HealthKeeper(lambda: file.in_force.config, renew, time.time, _telling_of_circuits(events))
     credentials = CredentialKeeper(lambda: file.in_force.config, renew, time.time)
     prober = Prober(keeper, time.time)
     spending = SpendingKeeper(lambda: file.in_force, renew, time.time)
-    events = EventLog(store, time.time)
 
     def overlay(snapshot: snapshot_pb2.Snapshot) -> None:
         credentials.overlay(snapshot)
@@ -142,37 +145,39 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         credentials.heard(evidence)
 
     publisher = Publisher(store.keep_version, overlay=overlay)
-    doorman = Doorman(
-        token(state),
-        time.time,
-        lambda host, words: events.note("alert", "access.guessed", f"peers/{host}", message=words),
+    doorman = Doorman(token(state), time.time, _telling_of_guesses(events))
+    sealer = lazily(state.sealing_key)
+    changes = Changes(file, publisher, store, events, sealer, doorman, time.time)
+    revisions = Revisions(file, publisher, changes, events, sealer, env, time.time)
+    file.applied, file.refused = revisions.note, revisions.refused
+    leasing = Leasing(
+        Leases(time.monotonic(), int(time.time() * 1000), file.revision.config.server.workers), time.monotonic
     )
-    changes = Changes(file, publisher, store, events, lazily(state.sealing_key), doorman, time.time)
+    figures = Figures(stats, fleet, spending, store, events, time.time)
     services = _services(
         file,
         store,
         publisher,
+        figures=figures,
         stats=stats,
         fleet=fleet,
         sightings=sightings,
         keeper=keeper,
         heard=heard,
         spending=spending,
+        leasing=leasing,
+        changes=changes,
+        revisions=revisions,
+        events=events,
         env=env,
     )
-    services.add(
-        "ccr.rpc.v1.ProviderService",
-        providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-        ProviderServicer(keeper, prober, publisher, store, file, changes, events, credentials.of),
-    )
-    services.add(
-        "ccr.rpc.v1.KeyService",
-        keys_pb2_grpc.add_KeyServiceServicer_to_server,
-        KeyServicer(keeper, file, changes, events, credentials.of),
-    )
-    services.add(
-        "ccr.rpc.v1.EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(events, store)
-    )
+    providers = ProviderServicer(keeper, prober, publisher, store, file, changes, events, credentials.of)
+    services.add("ccr.rpc.v1.ProviderService", providers_pb2_grpc.add_ProviderServiceServicer_to_server, providers)
+    keys = KeyServicer(keeper, file, changes, events, credentials.of, sightings.newest, leasing.budgets, store)
+    services.add("ccr.rpc.v1.KeyService", keys_pb2_grpc.add_KeyServiceServicer_to_server, keys)
+    access = AccessServicer(doorman, changes, events, time.time)
+    services.add("ccr.rpc.v1.AccessService", access_pb2_grpc.add_AccessServiceServicer_to_server, access)
+    figures.offer(services)
     async with store.running():
         await credentials.first_chance(FIRST_CREDENTIALS_WITHIN_S)
         publisher.offer(file.in_force.snapshot)
@@ -201,7 +206,10 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 "circuits": keeper.keep_saved(store),
                 "credentials": credentials.run(),
                 "changes": changes.run(),
+                "revisions": revisions.run(),
                 "events": events.run(),
+                "tokens": doorman.keep_used(store),
+                "trends": leasing.keep_trends(),
             }
             await _until_stopped(file, publisher, prober, keeping, signals)
         log.info("control_stopped")
@@ -212,23 +220,26 @@ def _services(
     store: Store,
     publisher: Publisher,
     *,
+    figures: Figures,
     stats: Stats,
     fleet: Fleet,
     sightings: Sightings,
     keeper: HealthKeeper,
     heard: Heard,
     spending: SpendingKeeper,
+    leasing: Leasing,
+    changes: Changes,
+    revisions: Revisions,
+    events: EventLog,
     env: Mapping[str, str],
 ) -> Services:
     """Every servicer, wired."""
-    services, now, recent = Services(), time.time, Recent()
+    services, now, recent = Services(), time.time, figures.recent
     questions = Questions(fleet, now)
-    workers = file.revision.config.server.workers
-    leasing = Leasing(Leases(time.monotonic(), int(now() * 1000), workers), time.monotonic)
     services.add(
         "ccr.rpc.v1.SnapshotService",
         snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,
-        SnapshotServicer(publisher, fleet, questions, now),
+        SnapshotServicer(publisher, fleet, questions, now, tell=_telling_of_nodes(events)),
     )
     services.add(
         "ccr.rpc.v1.UsageService",
@@ -245,6 +256,8 @@ def _services(
             keeper.sighted,
             spending.costs,
             spending.note,
+            spending.bill,
+            figures.arrivals.tell,
         ),
     )
     services.add(
@@ -255,17 +268,39 @@ def _services(
     services.add(
         "ccr.rpc.v1.ConfigService",
         config_pb2_grpc.add_ConfigServiceServicer_to_server,
-        ConfigServicer(file, publisher, env, now),
+        ConfigServicer(file, publisher, changes, revisions, events, env, now),
+    )
+    services.add(
+        "ccr.rpc.v1.EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(events, store)
     )
     services.add(
         "ccr.rpc.v1.FleetService",
         fleet_pb2_grpc.add_FleetServiceServicer_to_server,
-        FleetServicer(fleet, publisher, now),
-    )
-    services.add(
-        "ccr.rpc.v1.StatsService", stats_pb2_grpc.add_StatsServiceServicer_to_server, StatsServicer(stats, now)
+        FleetServicer(fleet, publisher, questions, events, now),
     )
     return services
+
+
+def _telling_of_guesses(events: EventLog) -> Callable[[str, str], None]:
+    def tell(host: str, message: str) -> None:
+        events.note("alert", "access.guessed", f"peers/{host}", message=message)
+
+    return tell
+
+
+def _telling_of_nodes(events: EventLog) -> Callable[[str, str, str], None]:
+    def tell(action: str, node_id: str, message: str) -> None:
+        events.note("node", action, f"nodes/{node_id}", message=message)
+
+    return tell
+
+
+def _telling_of_circuits(events: EventLog) -> Callable[[CircuitEvent], None]:
+    def tell(one: CircuitEvent) -> None:
+        resource = f"scopes/{one.provider}/{one.scope}" if one.scope else f"providers/{one.provider}"
+        events.note("health", f"circuit.{one.state}", resource, message=one.reason)
+
+    return tell
 
 
 class _Signals:

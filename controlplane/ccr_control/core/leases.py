@@ -93,6 +93,17 @@ class Lease(NamedTuple):
     serial: int
 
 
+class Held(NamedTuple):
+    """A budget as all nodes together have it."""
+
+    name: BudgetName
+    limits: Amounts
+    used: Amounts  # in the last minute
+    leased: Amounts
+    nodes: int
+    asked: int
+
+
 @dataclass(slots=True)
 class _Holder:
     """A node and one budget."""
@@ -202,6 +213,20 @@ class Leases:
     def claims(self, name: BudgetName, now_s: float) -> Mapping[str, Amounts]:
         """What each node may spend of a budget, at most."""
         return {node: holder.claim(now_s) for node, holder in self._live(name, now_s).items()}
+
+    def held(self, now_s: float) -> list[Held]:
+        """Every budget, as all nodes together have it."""
+        found = []
+        for name in list(self._holders):
+            holders = self._live(name, now_s).values()
+            used, leased, asked = NOTHING, NOTHING, 0
+            for holder in holders:
+                used = added(used, holder.use.used)
+                leased = added(leased, holder.use.share)
+                asked += holder.use.asked
+            if holders:
+                found.append(Held(name, self.limits(name, now_s), used, leased, len(holders), asked))
+        return found
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 

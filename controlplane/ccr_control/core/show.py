@@ -34,17 +34,22 @@ def redacted_yaml(config: Config) -> str:
     shown = full.model_dump(mode="json", exclude_none=True)
     for provider, entry in zip(full.providers, shown["providers"], strict=True):
         entry["headers"] = {name: _header(name, value) for name, value in provider.headers.items()}
-    secrets = {secret for provider in full.providers for key in provider.keys for secret in key.secrets()}
-    secrets |= {client.key.reveal() for client in (full.server.auth.keys if full.server.auth else ())}
-    hidden = _hidden(shown, {secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN})
+    hidden = _hidden(shown, all_secrets(full))
     return yaml.dump(hidden, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def all_secrets(config: Config) -> frozenset[str]:
+    """Every secret of a configuration that is long enough to be one."""
+    secrets = {secret for provider in config.providers for key in provider.keys for secret in key.secrets()}
+    secrets |= {client.key.reveal() for client in (config.server.auth.keys if config.server.auth else ())}
+    return frozenset(secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN)
 
 
 def _header(name: str, value: Secret) -> str:
     return SHOWN if _SECRET_HEADER.search(name) or looks_secret(value.reveal()) else value.reveal()
 
 
-def _hidden(tree: Tree, secrets: set[str]) -> Tree:
+def _hidden(tree: Tree, secrets: frozenset[str]) -> Tree:
     """The tree, with secrets that were also written into other fields taken out there."""
     if isinstance(tree, str):
         return SHOWN if any(secret in tree for secret in secrets) else tree

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeAlias
 
@@ -29,21 +31,25 @@ from ccr_control.core.overlay import (
 )
 from ccr_control.core.provider_schema import KeyConfig, KeyState, ProviderConfig
 from ccr_control.core.secret import Secret
+from ccr_control.core.sightings import Sighting
 from ccr_control.services.providers import checked_share, no_such_provider, share_wanted
 from ccr_control.services.wire import timestamp
 from ccr_control.shell.access import caller
 from ccr_control.shell.changes import Altered, Changes
 from ccr_control.shell.config_file import ConfigFile
 from ccr_control.shell.credentials import Held
-from ccr_control.shell.events import EventLog
+from ccr_control.shell.events import Asking, EventLog
 from ccr_control.shell.health import CIRCUIT_STATES, HealthKeeper
+from ccr_control.store.actor import StoreUnavailable
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic for type checkers only
 CredentialsOf = Callable[[str], Iterable[Held]]
-RequestsByKey = Callable[[], Mapping[tuple[str, str], int]]
+SightingOf = Callable[[str, str], Sighting | None]
 BudgetsOf = Callable[[str], Iterable[keys_pb2.ScopeBudget]]
 
 MAX_SECRET_CHARS = 16_384
+COUNT_EVERY_S = 10.0  # counting looks at the whole ledger
+TOO_MANY = 429
 
 _STATE_NAMES: dict[int, KeyState] = {
     snapshot_pb2.KEY_STATE_ACTIVE: "active",
@@ -61,6 +67,14 @@ _TAKES_NO_SECRET = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many requests each key had, by provider and label."""
+
+    requests: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    at_s: float = -1e18
+
+
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Shows and changes keys."""
 
@@ -71,15 +85,17 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         changes: Changes,
         events: EventLog,
         credentials: CredentialsOf = lambda _: (),
-        requests: RequestsByKey = dict,
+        sighting_of: SightingOf = lambda *_: None,
         budgets: BudgetsOf = lambda _: (),
+        store: Asking | None = None,
     ) -> None:
-        """`credentials` gives those of a provider that have to be found, `requests` how many finished with each key.
+        """`credentials` gives those of a provider that have to be found, `sighting_of` the newest rate-limit headers of a key.
 
-        `budgets` gives what is known of the accounts of a provider, or (empty) of all.
+        `budgets` gives what is known of the accounts of a provider, or (empty) of all; `store` how many requests each key had.
         """
+        self._store, self._counted = store, Counted()
         self._keeper, self._file, self._changes, self._events = keeper, file, changes, events
-        self._credentials, self._requests, self._budgets = credentials, requests, budgets
+        self._credentials, self._sighting_of, self._budgets = credentials, sighting_of, budgets
 
     async def ListKeys(self, request: keys_pb2.ListKeysRequest, context: Context) -> keys_pb2.ListKeysResponse:
         """All keys, or those of a provider."""
@@ -88,7 +104,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             found = [(config, health) for config, health in found if config.name == request.provider]
             if not found:
                 raise no_such_provider(request.provider)
-        requests = self._requests()
+        requests = await self._requests()
         return keys_pb2.ListKeysResponse(
             keys=[self._status(config, health, key, requests) for config, health in found for key in config.keys]
         )
@@ -206,8 +222,33 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             if request.provider in ("", config.name):
                 unknown = [scope for scope in health.scopes if (config.name, scope) not in known]
                 budgets += [keys_pb2.ScopeBudget(provider=config.name, scope=scope) for scope in unknown]
+        for one in budgets:
+            if (until_s := self._resting_until_s(one.provider, one.scope)) is not None:
+                one.resting_until.CopyFrom(timestamp(until_s))
         budgets.sort(key=lambda one: names.index(one.provider) if one.provider in names else len(names))
         return keys_pb2.ListScopesResponse(budgets=budgets)
+
+    def _resting_until_s(self, provider: str, scope: str) -> float | None:
+        """Until when a provider told an account to rest, by the newest answers to its keys."""
+        found: list[float] = []
+        for config, health in self._keeper.providers():
+            labels = health.scopes[scope].setup.labels if config.name == provider and scope in health.scopes else ()
+            for label in labels:
+                seen = self._sighting_of(provider, label)
+                wait = seen.headers.get("retry-after", "") if seen is not None and seen.status == TOO_MANY else ""
+                if seen is not None and wait.isascii() and wait.isdigit():
+                    found.append(seen.seen_at_s + int(wait))
+        until_s = max(found, default=0.0)
+        return until_s if until_s > self._changes.now() else None
+
+    async def _requests(self) -> Mapping[tuple[str, str], int]:
+        """How many requests finished with each key; of a few seconds ago. Nothing while the store cannot be read."""
+        now_s = self._changes.now()
+        if self._store is not None and not 0 <= now_s - self._counted.at_s < COUNT_EVERY_S:
+            with contextlib.suppress(StoreUnavailable):
+                requests = await self._store.ask(lambda tables: tables.changes.requests_by_key())
+                self._counted = Counted(requests, self._changes.now())
+        return self._counted.requests
 
     async def _changed(
         self, provider: str, label: str, alter: Callable[[Overlay], Altered | None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-from ccr_rpc.v1 import usage_pb2
+from ccr_rpc.v1 import keys_pb2, usage_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from ccr_control.core.leases import FORGET_AFTER_S, Amounts, BudgetName, Lease, Leases, Use
+from ccr_control.core.forecast import SAMPLE_EVERY_S, Trends
+from ccr_control.core.leases import FORGET_AFTER_S, Amounts, BudgetName, Held, Lease, Leases, Use
 
 
 class Leasing:
@@ -15,7 +17,40 @@ class Leasing:
 
     def __init__(self, leases: Leases, monotonic: Callable[[], float]) -> None:
         """`monotonic` is the clock that `leases` began with: its steps would free what is still spent."""
-        self._leases, self._monotonic = leases, monotonic
+        self._leases, self._monotonic, self._trends = leases, monotonic, Trends()
+
+    def budgets(self, provider: str = "") -> list[keys_pb2.ScopeBudget]:
+        """What is known of the budgets of a provider, or (empty) of all."""
+        now_s = self._monotonic()
+        return [self._budget(one, now_s) for one in self._leases.held(now_s) if provider in ("", one.name.provider)]
+
+    def _budget(self, held: Held, now_s: float) -> keys_pb2.ScopeBudget:
+        message = keys_pb2.ScopeBudget(
+            provider=held.name.provider,
+            scope=held.name.scope,
+            model_class=held.name.model_class,
+            limits=_amounts_message(held.limits),
+            used=_amounts_message(held.used),
+            leased=_amounts_message(held.leased),
+            nodes=held.nodes,
+            asked=held.asked,
+        )
+        exhausted_in_s = self._trends.exhausted_in_s(held.name, held.limits, held.used, now_s)
+        if exhausted_in_s is not None:
+            message.exhausted_in.FromMilliseconds(round(exhausted_in_s * 1000))
+        return message
+
+    def note_trends(self) -> None:
+        """Look at how much of each budget is used; to be called every few seconds."""
+        now_s = self._monotonic()
+        for one in self._leases.held(now_s):
+            self._trends.note(one.name, one.used, now_s)
+
+    async def keep_trends(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            self.note_trends()
+            await asyncio.sleep(SAMPLE_EVERY_S)
 
     def answer(self, node_id: str, instance_id: str, batch: usage_pb2.UsageBatch) -> list[usage_pb2.Lease]:
         """The leases that the node of a batch is to get."""
@@ -40,17 +75,21 @@ def _amounts(message: usage_pb2.BudgetAmounts) -> Amounts:
     return Amounts(*(max(0, one) for one in found))
 
 
+def _amounts_message(amounts: Amounts) -> usage_pb2.BudgetAmounts:
+    return usage_pb2.BudgetAmounts(
+        requests=amounts.requests,
+        input_tokens=amounts.input_tokens,
+        output_tokens=amounts.output_tokens,
+        tokens=amounts.tokens,
+    )
+
+
 def _message(lease: Lease) -> usage_pb2.Lease:
     return usage_pb2.Lease(
         provider=lease.name.provider,
         scope=lease.name.scope,
         model_class=lease.name.model_class,
-        share=usage_pb2.BudgetAmounts(
-            requests=lease.share.requests,
-            input_tokens=lease.share.input_tokens,
-            output_tokens=lease.share.output_tokens,
-            tokens=lease.share.tokens,
-        ),
+        share=_amounts_message(lease.share),
         serial=lease.serial,
         valid_for=Duration(seconds=int(FORGET_AFTER_S)),
     )

@@ -1,4 +1,4 @@
-"""Questions to nodes, which alone decide where requests go: each to one node, and its answer by number.
+"""Questions to nodes, which alone decide where requests go: each to one node, and its answer by number. Also: telling one to end.
 
 A node may be gone, slow, or of a version that knows no questions; then the next one is asked.
 """
@@ -31,7 +31,7 @@ class Line:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
-        self.outbox: asyncio.Queue[snapshot_pb2.RouteQuestion] = asyncio.Queue(MAX_WAITING)
+        self.outbox: asyncio.Queue[snapshot_pb2.WatchSnapshotsResponse] = asyncio.Queue(MAX_WAITING)
         self._waiting: dict[int, asyncio.Future[snapshot_pb2.RouteAnswer]] = {}
 
     async def ask(self, question: snapshot_pb2.RouteQuestion) -> snapshot_pb2.RouteAnswer:
@@ -39,7 +39,7 @@ class Line:
         answered: asyncio.Future[snapshot_pb2.RouteAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[question.id] = answered
         try:
-            self.outbox.put_nowait(question)
+            self.outbox.put_nowait(snapshot_pb2.WatchSnapshotsResponse(question=question))
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await answered
         except asyncio.QueueFull:
@@ -78,6 +78,14 @@ class Questions:
             if self._lines.get(node_id) is line:
                 del self._lines[node_id]
             line.hang_up()
+
+    def drain(self, node_id: str) -> bool:
+        """Have a node told to finish its requests and end. Returns whether it is there to be told."""
+        line = self._lines.get(node_id)
+        if line is None or line.outbox.full():
+            return False
+        line.outbox.put_nowait(snapshot_pb2.WatchSnapshotsResponse(drain=snapshot_pb2.Drain()))
+        return True
 
     async def ask(
         self, request: snapshot_pb2.HypotheticalRequest, candidate: snapshot_pb2.Snapshot | None, node_id: str = ""

@@ -18,6 +18,7 @@ from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.recent import MAX_RECENT, Recent
 from ccr_control.core.withheld import without_secrets
 from ccr_control.services.questions import NoNode, Questions
+from ccr_control.shell.access import require
 from ccr_control.shell.config_file import ConfigFormat, revise
 
 CAUSE = "ccr-cause"  # metadata of a refusal: "config" or "no-node"
@@ -64,6 +65,7 @@ class RouteServicer(routes_pb2_grpc.RouteServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         candidate = None
         if request.config:
+            require("admin", "deciding by a configuration of your own")  # it may name any variable and file
             try:
                 candidate = await asyncio.to_thread(self._candidate, request.config, request.config_name or _TEXT)
             except (ConfigInvalid, SnapshotInvalid) as error:

@@ -24,6 +24,7 @@ HEARTBEAT_S = 5.0
 Requests = AsyncIterator[snapshot_pb2.WatchSnapshotsRequest]
 # A string, because it is generic for type checkers only.
 Context: TypeAlias = "grpc.aio.ServicerContext[snapshot_pb2.WatchSnapshotsRequest, snapshot_pb2.WatchSnapshotsResponse]"
+Tell = Callable[[str, str, str], None]
 Write = Callable[[snapshot_pb2.WatchSnapshotsResponse], Awaitable[None]]
 
 log = Log("snapshots")
@@ -43,7 +44,10 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
         questions: Questions,
         now: Callable[[], float],
         heartbeat_s: float = HEARTBEAT_S,
+        tell: Tell = lambda *_: None,
     ) -> None:
+        """`tell` gets what happens to nodes: a word for it, the node's name, and words."""
+        self._tell = tell
         self._publisher, self._fleet, self._questions = publisher, fleet, questions
         self._now, self._heartbeat_s = now, heartbeat_s
 
@@ -102,6 +106,7 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
                     log.error(
                         "snapshot_rejected", node=who.node_id, version=rejection.version, reason=rejection.reason[:1000]
                     )
+                    self._tell("node.reject", who.node_id, f"version {rejection.version}: {rejection.reason[:1000]}")
                 case "answer":
                     line.answered(request.answer)
                 case _:
@@ -112,18 +117,19 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
     def _joined(self, who: Introduction) -> Iterator[int]:
         stream = self._fleet.joined(who, self._now())
         log.info("node_joined", node=who.node_id, pid=who.pid, served_version=who.served_version)
+        self._tell("node.join", who.node_id, f"process {who.pid}, software {who.software_version}")
         try:
             yield stream
         finally:
             self._fleet.left(stream, who.node_id, self._now())
             log.info("node_left", node=who.node_id, pid=who.pid)
+            self._tell("node.leave", who.node_id, f"process {who.pid}")
 
 
 async def _ask(line: Line, write: Write) -> None:
-    """Pass questions on as they come. Never returns."""
+    """Pass on what there is to ask or tell, as it comes. Never returns."""
     while True:
-        question = await line.outbox.get()
-        await write(snapshot_pb2.WatchSnapshotsResponse(question=question))
+        await write(await line.outbox.get())
 
 
 async def _read_hello(requests: Requests) -> Introduction | None:

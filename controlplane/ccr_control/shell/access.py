@@ -27,7 +27,9 @@ from ccr_control.core.access import (
     may,
 )
 from ccr_control.core.errors import Forbidden, TooManyFailures, Unauthenticated
+from ccr_control.shell.events import Asking
 from ccr_control.shell.log import Log
+from ccr_control.store.actor import StoreUnavailable
 
 USED_TO_S = 60.0
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -79,7 +81,8 @@ class Doorman:
         assert bootstrap, "an empty token would let everybody in"
         self._bootstrap, self._now, self._alert = digest(bootstrap), now, alert
         self._tokens: dict[bytes, Token] = {}
-        self._used: dict[str, float] = {}  # since `used` was asked
+        self._last_used: dict[str, float] = {}
+        self._unkept: set[str] = set()  # whose last use is news to the store
         self._long: dict[asyncio.Task[object], str] = {}  # calls that last, and whose they are
         self.failures = Failures()
 
@@ -98,6 +101,8 @@ class Doorman:
     def drop(self, name: str) -> None:
         """One less, at once."""
         self._tokens = {key: one for key, one in self._tokens.items() if one.name != name}
+        self._last_used.pop(name, None)
+        self._unkept.discard(name)
         self.end_calls()
 
     @contextlib.contextmanager
@@ -119,10 +124,20 @@ class Doorman:
             if name not in known:
                 task.cancel()
 
-    def used(self) -> dict[str, float]:
-        """When tokens were used since this was asked last, by name."""
-        used, self._used = self._used, {}
-        return used
+    def last_used(self) -> dict[str, float]:
+        """When tokens were used last, in this life, by name."""
+        return self._last_used
+
+    async def keep_used(self, store: Asking) -> None:
+        """Have it kept when tokens were used, and end the calls of those that have ended. Until cancelled."""
+        while True:
+            await asyncio.sleep(USED_TO_S)
+            self.end_calls()
+            used = [(name, self._last_used[name]) for name in self._unkept]
+            if used:
+                with contextlib.suppress(StoreUnavailable):
+                    await store.ask(lambda tables: tables.changes.note_used(used))  # noqa: B023 - done when this returns
+                    self._unkept.difference_update(name for name, _ in used)
 
     def admit(self, method: str, authorization: str | bytes | None, peer: str) -> Caller:
         """Who calls a method, if they may. Raises Unauthenticated, TooManyFailures or Forbidden."""
@@ -142,7 +157,8 @@ class Doorman:
         now_s = self._now()
         if token is None or not token.is_valid(now_s):
             return None
-        self._used[token.name] = now_s
+        self._last_used[token.name] = now_s
+        self._unkept.add(token.name)
         return Caller(token.name, token.role)
 
     def _turn_away(self, method: str, peer: str) -> NoReturn:

@@ -152,7 +152,7 @@ class Changes:
         for event in kept:
             log.info("changed", action=event.action, resource=event.resource, actor=event.actor)
 
-    async def keep(self, question: Callable[[Any], _T]) -> _T:
+    async def keep(self, question: Callable[[Tables], _T]) -> _T:
         """Write to the store. Raises Refused if that is not possible now."""
         try:
             return await self._store.ask(question)

@@ -99,6 +99,23 @@ class ConfigFile:
         self.refusal: Refusal | None = None
         self.revision = self.in_force = self._first = self._revise(content)
         self.overlay = Overlay()
+        self.applied: Callable[[Revision, str], None] = lambda *_: None  # told what the file has brought in force
+        self.refused: Callable[[tuple[Problem, ...]], None] = lambda _: None  # told what is wrong with a new one
+        self._text = content  # of the revision in force
+
+    @property
+    def text(self) -> str:
+        """The text that is in force."""
+        return self._text.decode()
+
+    @property
+    def format(self) -> ConfigFormat:
+        """How the file is written, by its name."""
+        return "toml" if self.path.suffix == ".toml" else "yaml"
+
+    def read_now(self) -> Revision:
+        """What the file would bring in force now. Raises ConfigInvalid or SnapshotInvalid."""
+        return self._revise(_read(self.path))
 
     def put_on(self, overlay: Overlay, in_force: Revision | None = None) -> None:
         """Put changes at run time in force; `in_force` is what they and the file's revision make together."""
@@ -108,9 +125,15 @@ class ConfigFile:
     @property
     def restart_needed(self) -> list[str]:
         """Settings that were changed since the start and take effect with the next one only."""
-        return [
-            name for name, value in _bound(self.revision.config).items() if value != _bound(self._first.config)[name]
-        ]
+        return self.restart_needed_with(self.revision)
+
+    def restart_needed_with(self, revision: Revision) -> list[str]:
+        """The same if a revision were in force."""
+        return [name for name, value in _bound(revision.config).items() if value != _bound(self._first.config)[name]]
+
+    def take(self, text: str, revision: Revision, in_force: Revision) -> bool:
+        """Put a revision in force that has been written to the file. Returns whether anything about it is different."""
+        return self._apply(text.encode(), revision, in_force)
 
     async def reload(self, publisher: Publisher, *, is_forced: bool = False) -> Reloaded:
         """Read the file again; if its effective configuration changed, publish it and wait until that is done.
@@ -136,6 +159,7 @@ class ConfigFile:
                 return self._refuse(content, (self._problem(f"a mistake in ccr-control ({name}); its log says more"),))
             if not self._apply(content, revision, in_force):
                 return Reloaded(changed=False)
+            self.applied(self.revision, self.text)
             publisher.offer(self.in_force.snapshot)
             await publisher.settled()
             return Reloaded(changed=True)
@@ -144,7 +168,7 @@ class ConfigFile:
         """Put a good revision in force. Returns whether anything about it is different."""
         if self.refusal is not None:
             log.info("config_good_again", file=str(self.path))
-        self._content, self.refusal = content, None
+        self._content, self._text, self.refusal = content, content, None
         if revision.config_hash == self.revision.config_hash:
             self.revision = replace(self.revision, warnings=revision.warnings)
             return False
@@ -168,6 +192,7 @@ class ConfigFile:
         if self.refusal is None or self.refusal.problems != problems:
             log.error("config_refused", problems=[str(problem) for problem in problems], effect="the old one stays")
             self.refusal = Refusal(problems, self._now())
+            self.refused(problems)
         return Reloaded(changed=False, problems=problems)
 
     def _problem(self, message: str) -> Problem:
@@ -178,8 +203,7 @@ class ConfigFile:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise ConfigInvalid([self._problem(f"not UTF-8 text (byte {error.start}); save it as UTF-8")]) from error
-        fmt: ConfigFormat = "toml" if self.path.suffix == ".toml" else "yaml"
-        return revise(text, file=str(self.path), fmt=fmt, env=self._env, now_s=self._now())
+        return revise(text, file=str(self.path), fmt=self.format, env=self._env, now_s=self._now())
 
 
 def _read_text(path: str) -> str:

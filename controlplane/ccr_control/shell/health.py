@@ -56,8 +56,18 @@ class Asking(Protocol):
 class HealthKeeper:
     """Holds the circuits. All methods are for the event loop, and none but `keep_saved` waits."""
 
-    def __init__(self, config: Callable[[], Config], publish: Callable[[], None], now: Callable[[], float]) -> None:
-        """`config` gives the configuration in force; `publish` has the snapshot published with the states of now."""
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        publish: Callable[[], None],
+        now: Callable[[], float],
+        tell: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        """`config` gives the configuration in force; `publish` has the snapshot published with the states of now.
+
+        `tell` gets what happens to circuits.
+        """
+        self._told = tell
         self._config, self._publish, self._now = config, publish, now
         self._health = Health()
         self._organisations = Organisations()
@@ -195,6 +205,7 @@ class HealthKeeper:
             return
         for event in events:
             self._log(event)
+            self._told(event)
         self._unsaved_events.extend(events)
         self._unsaved.set()
         self.news.set()

@@ -113,6 +113,13 @@ class ChangeTables:
             )
             return self._add(events)
 
+    def requests_by_key(self) -> dict[tuple[str, str], int]:
+        """How many requests finished with each key, by provider and label. Cost: the whole ledger."""
+        rows = self._connection.execute(
+            "SELECT provider, key_label, SUM(requests) FROM ledger GROUP BY provider, key_label"
+        )
+        return {(row[0], row[1]): int(row[2]) for row in rows}
+
     def _overlay(self) -> Iterator[KeptEntry]:
         query = "SELECT resource, field, value, sealed, changed_by, changed_at FROM overlay ORDER BY number"
         for row in self._connection.execute(query):
