@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/ccr_rpc/v1/*.proto)
 # Touched whenever code is generated.
 GENERATED := proto/gen/ccr_rpc/__init__.py
 PYTEST := $(BIN)/pytest
-SOURCES := dataplane controlplane clients/cli demo tests tools hatch_build.py
+SOURCES := dataplane controlplane clients/cli clients/py clients/tui clients/words demo tests tools hatch_build.py
 
 # Debian leaves a part of Python's venv out of its python3 package; root may fetch it without being asked.
 GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing python3-venv" && \

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from ccr_words.decisions import SCORES, place, score_text
+from ccr_words.explaining import summary
 
-from ccr_cli import places
-from ccr_cli.decisions import PIN, SCORES, place, score_text
 from ccr_cli.failure import EXIT_NOT_WELL, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.screen import print_json, print_table
@@ -53,9 +52,9 @@ def route(
 
     Exit codes: 0 it would be tried, 1 its client would get an error, or the configuration has problems.
     """
-    from ccr_rpc.v1 import routes_pb2, snapshot_pb2  # noqa: PLC0415 - takes a while to import
+    from ccr_rpc.v1 import routes_pb2, snapshot_pb2
 
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
+    from ccr_cli.control import opened
 
     asked = snapshot_pb2.HypotheticalRequest(
         model=model,
@@ -77,16 +76,15 @@ def route(
         request.config = _read(config) or b"\n"  # nothing would mean the one in force
         request.config_name = STDIN if config == "-" else config
     try:
-        door = places.control_door(control, places.state_dir(state_dir, os.environ), os.environ)
-        with dialled(door) as plane:
-            found = plane.explain_route(request)
+        with opened(control, state_dir) as plane:
+            found = plane.routes.ExplainRoute(request)
     except Failure as failure:
         if failure.exit_code != EXIT_UNREACHABLE or not request.config or node:
             raise
         print(f"ccr: {failure}; decided as by a worker that has served nothing yet", file=sys.stderr)
         found = routes_pb2.ExplainRouteResponse(answer=_decided_here(request))
     if as_json:
-        from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - only needed here
+        from google.protobuf.json_format import MessageToDict
 
         print_json(MessageToDict(found, preserving_proto_field_name=True))
     else:
@@ -97,7 +95,7 @@ def route(
 
 def _decided_here(request: routes_pb2.ExplainRouteRequest) -> snapshot_pb2.RouteAnswer:
     """What a new worker would answer: processes of both planes' packages work it out. Raises typer.Exit if the file is bad."""
-    from ccr_rpc.v1 import snapshot_pb2  # noqa: PLC0415 - as above
+    from ccr_rpc.v1 import snapshot_pb2
 
     file = "-" if request.config_name == STDIN else request.config_name
     compiled = _run("ccr_control.offline", "snapshot", file, text=request.config)
@@ -117,7 +115,7 @@ def _run(module: str, *arguments: str, text: bytes) -> bytes:
 
 
 def _header(text: str) -> snapshot_pb2.Header:
-    from ccr_rpc.v1 import snapshot_pb2  # noqa: PLC0415 - as above
+    from ccr_rpc.v1 import snapshot_pb2
 
     name, found, value = text.partition("=")
     if not found or not name:
@@ -147,20 +145,3 @@ def _show(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str) 
     if decision.passed_over:
         print()
         print_table("Passed over", ("target", "why"), [(one.what, one.why) for one in decision.passed_over])
-
-
-def summary(model: str, found: routes_pb2.ExplainRouteResponse, config_name: str) -> list[str]:
-    """What comes before the tables."""
-    answer = found.answer
-    asked = f", asked of {found.node_id}" if found.node_id else ""
-    first = answer.decision.candidates[0] if answer.decision.candidates and not answer.status else None
-    if first is not None:
-        said = [f"{model} would go to {place(first.provider, first.key_label)} as {first.model}"]
-        said += [f"but not at once: {answer.problem}"] if answer.problem else []
-    else:
-        said = [f"{model} would be refused: {answer.status} {answer.problem}"]
-    if answer.route:
-        by = f"snapshot {answer.snapshot_version}" if answer.snapshot_version else config_name
-        said.append(f"route {answer.route} of {by}{asked}")
-        said.append(f"strategy {answer.decision.strategy}; {PIN[answer.decision.pin]}")
-    return said

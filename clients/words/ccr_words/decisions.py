@@ -1,4 +1,7 @@
-"""Decisions in words, for `ccr explain` and `ccr route`."""
+"""Decisions in words: where a request went or would go, and why.
+
+Pure.
+"""
 
 from __future__ import annotations
 
