@@ -121,7 +121,7 @@ def test_a_request_goes_where_it_was_said_to_go(tmp_path: Path, strategy: str) -
             with dialled(places.control_door(None, relay.state, {})) as plane:
                 for number in range(90):
                     of, body, lines = a_request(dice)
-                    said = plane.explain_route(routes_pb2.ExplainRouteRequest(request=of)).answer
+                    said = plane.routes.ExplainRoute(routes_pb2.ExplainRouteRequest(request=of)).answer
                     path = "/v1/messages/count_tokens" if of.count_tokens else "/v1/messages"
                     answer = connection.ask("POST", path, body, *lines)
                     where = f"seed {seed}, request {number}: {of}\n{said}\n{answer}"
@@ -219,7 +219,7 @@ def test_what_is_drawn_at_random_can_be_replayed(tmp_path: Path) -> None:
 
             def order(strategy: str, seed: int) -> str:
                 of = snapshot_pb2.HypotheticalRequest(model=f"claude-{strategy}", seed=seed)
-                said = plane.explain_route(routes_pb2.ExplainRouteRequest(request=of)).answer.decision
+                said = plane.routes.ExplainRoute(routes_pb2.ExplainRouteRequest(request=of)).answer.decision
                 assert said.strategy == strategy
                 return "".join(one.provider for one in said.candidates)
 

@@ -6,14 +6,12 @@ is asked.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Annotated
 
 import typer
 
-from ccr_cli import places
 from ccr_cli.failure import EXIT_NOT_WELL
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.screen import print_json
@@ -50,11 +48,13 @@ def validate(
     """
     if file is not None:
         _offline("validate", file)
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import problem_text  # noqa: PLC0415
+    from ccr_rpc.v1 import config_pb2
 
-    with dialled(_door(control, state_dir)) as plane:
-        answer = plane.config()
+    from ccr_cli.control import opened
+    from ccr_cli.reading import problem_text
+
+    with opened(control, state_dir) as plane:
+        answer = plane.config.GetConfig(config_pb2.GetConfigRequest())
     for warning in answer.warnings:
         print(f"warning: {problem_text(warning)}", file=sys.stderr)
     for problem in answer.refusal.problems:
@@ -74,13 +74,15 @@ def show(
     """Print the configuration as it takes effect, defaults included, secrets as "***"."""
     if file is not None:
         _offline("show", file)
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import config_state  # noqa: PLC0415
+    from ccr_rpc.v1 import config_pb2
 
-    with dialled(_door(control, state_dir)) as plane:
-        answer = plane.config()
+    from ccr_cli.control import opened
+    from ccr_cli.reading import config_state
+
+    with opened(control, state_dir) as plane:
+        answer = plane.config.GetConfig(config_pb2.GetConfigRequest())
     if as_json:
-        import dataclasses  # noqa: PLC0415
+        import dataclasses
 
         print_json({**dataclasses.asdict(config_state(answer)), "yaml": answer.redacted_yaml})
     else:
@@ -94,11 +96,13 @@ def reload(control: Control = None, state_dir: StateDir = None, as_json: Json = 
 
     Exit codes: 0 the file is in force, 1 it was refused and the one before stays in force.
     """
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import problem_text  # noqa: PLC0415
+    from ccr_rpc.v1 import config_pb2
 
-    with dialled(_door(control, state_dir)) as plane:
-        answer = plane.reload()
+    from ccr_cli.control import opened
+    from ccr_cli.reading import problem_text
+
+    with opened(control, state_dir) as plane:
+        answer = plane.config.ReloadConfig(config_pb2.ReloadConfigRequest())
     problems = [problem_text(problem) for problem in answer.problems]
     if as_json:
         print_json({"changed": answer.changed, "snapshot_version": answer.snapshot_version, "problems": problems})
@@ -109,10 +113,6 @@ def reload(control: Control = None, state_dir: StateDir = None, as_json: Json = 
         print(f"{outcome}: snapshot {answer.snapshot_version} is in force")
     if problems:
         raise typer.Exit(EXIT_NOT_WELL)
-
-
-def _door(control: str | None, state_dir: str | None) -> places.Door:
-    return places.control_door(control, places.state_dir(state_dir, os.environ), os.environ)
 
 
 def _offline(*arguments: str) -> None:

@@ -1,20 +1,22 @@
-"""`ccr providers …`: circuits and probes of the configured providers."""
+"""`ccr providers …`: how the configured providers are, and whether requests go there."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccr_cli import overview, places
+from ccr_cli import overview
 from ccr_cli.failure import EXIT_NOT_WELL
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.overview import ProviderHealth
 from ccr_cli.screen import print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="Show the providers' health, probe them and reset their circuits.")
+if TYPE_CHECKING:
+    from ccr_rpc.v1 import providers_pb2
+
+app = typer.Typer(no_args_is_help=True, help="Show the providers' health, and say whether requests go there.")
 
 Scope = Annotated[str, typer.Option("--scope", metavar="SCOPE", help="Only this scope (account) of the provider.")]
 Name = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of a provider.")]
@@ -22,16 +24,83 @@ Name = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of a provide
 
 @app.command("list")
 def list_providers(control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """List the providers with their circuits, and what the last probe of each found."""
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import provider_health  # noqa: PLC0415
+    """List the providers with their circuits, and what the last probe of each found.
 
-    with dialled(_door(control, state_dir)) as plane:
-        health = [provider_health(one) for one in plane.providers()]
+    Example: `ccr providers list --json`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    from ccr_cli.control import opened
+    from ccr_cli.reading import provider_health
+
+    with opened(control, state_dir) as plane:
+        found = plane.providers.ListProviders(providers_pb2.ListProvidersRequest()).providers
+    health = [provider_health(one) for one in found]
     if as_json:
         print_json([dataclasses.asdict(one) for one in health])
     else:
         print_table("Providers", overview.HEALTH_COLUMNS, overview.health_rows(health))
+
+
+@app.command()
+def enable(provider: Name, control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Let requests go to a provider again, on every worker. Kept over restarts.
+
+    Example: `ccr providers enable zai`
+    """
+    _set_state(provider, "ENABLED", control, state_dir, as_json)
+
+
+@app.command()
+def disable(provider: Name, control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Send a provider nothing new; what is open there is finished. Kept over restarts.
+
+    Example: `ccr providers disable zai`
+    """
+    _set_state(provider, "DISABLED", control, state_dir, as_json)
+
+
+@app.command()
+def drain(provider: Name, control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Send a provider only the sessions that live there already. Kept over restarts.
+
+    Example: `ccr providers drain zai`
+    """
+    _set_state(provider, "DRAINING", control, state_dir, as_json)
+
+
+@app.command()
+def weight(
+    provider: Name,
+    number: Annotated[int, typer.Argument(metavar="N", min=1, max=1_000_000, help="Its share among providers.")],
+    control: Control = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Change a provider's share among providers. Kept over restarts.
+
+    Example: `ccr providers weight zai 3`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    _update(providers_pb2.UpdateProviderRequest(provider=provider, weight=number), control, state_dir, as_json)
+
+
+@app.command()
+def priority(
+    provider: Name,
+    number: Annotated[int, typer.Argument(metavar="N", min=0, max=1_000_000, help="Lower is tried first.")],
+    control: Control = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Change where a provider comes with the strategy failover: lower is tried first. Kept over restarts.
+
+    Example: `ccr providers priority zai 1`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    _update(providers_pb2.UpdateProviderRequest(provider=provider, priority=number), control, state_dir, as_json)
 
 
 @app.command()
@@ -41,12 +110,17 @@ def probe(
     """Ask a provider now whether it is alive; a half-open circuit closes if it is.
 
     Exit codes: 0 it is alive, 1 it is not, 2 there is no such provider.
-    """
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import provider_health  # noqa: PLC0415
 
-    with dialled(_door(control, state_dir)) as plane:
-        found = provider_health(plane.probe(provider, scope))
+    Example: `ccr providers probe anthropic`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    from ccr_cli.control import PROBED_WITHIN_S, opened
+    from ccr_cli.reading import provider_health
+
+    request = providers_pb2.ProbeProviderRequest(provider=provider, scope=scope)
+    with opened(control, state_dir) as plane:
+        found = provider_health(plane.providers.ProbeProvider(request, timeout=PROBED_WITHIN_S).provider)
     _show(found, scope, as_json)
     probed = next((one for one in found.scopes if one.scope == scope), found)
     if not probed.probe_is_alive:
@@ -60,12 +134,17 @@ def reset(
     """Close the circuits of a provider and its scopes, or that of one, and forget what led to their opening.
 
     Exit codes: 0 requests go there again, 2 there is no such provider.
-    """
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import provider_health  # noqa: PLC0415
 
-    with dialled(_door(control, state_dir)) as plane:
-        _show(provider_health(plane.reset_circuit(provider, scope)), scope, as_json)
+    Example: `ccr providers reset anthropic --scope org-a`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    from ccr_cli.control import opened
+    from ccr_cli.reading import provider_health
+
+    request = providers_pb2.ResetCircuitRequest(provider=provider, scope=scope)
+    with opened(control, state_dir) as plane:
+        _show(provider_health(plane.providers.ResetCircuit(request).provider), scope, as_json)
 
 
 @app.command()
@@ -76,16 +155,56 @@ def events(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show what happened to circuits, newest first. Kept for 30 days, at most 500 of each provider."""
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import health_event  # noqa: PLC0415
+    """Show what happened to circuits, newest first. Kept for 30 days, at most 500 of each provider.
 
-    with dialled(_door(control, state_dir)) as plane:
-        found = [health_event(one) for one in plane.health_events(provider, limit)]
+    Example: `ccr providers events zai --limit 10`
+    """
+    from ccr_rpc.v1 import providers_pb2
+
+    from ccr_cli.control import opened
+    from ccr_cli.reading import health_event
+
+    request = providers_pb2.ListHealthEventsRequest(provider=provider, limit=limit)
+    with opened(control, state_dir) as plane:
+        found = [health_event(one) for one in plane.providers.ListHealthEvents(request).events]
     if as_json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
         print_table("Circuits", overview.EVENT_COLUMNS, overview.event_rows(found))
+
+
+def _set_state(provider: str, state: str, control: str | None, state_dir: str | None, as_json: bool) -> None:
+    from ccr_rpc.v1 import providers_pb2
+
+    from ccr_cli.control import opened
+
+    request = providers_pb2.SetProviderStateRequest(
+        provider=provider, state=providers_pb2.ProviderState.Value(f"PROVIDER_STATE_{state}")
+    )
+    with opened(control, state_dir) as plane:
+        _changed(plane.providers.SetProviderState(request), as_json)
+
+
+def _update(
+    request: providers_pb2.UpdateProviderRequest, control: str | None, state_dir: str | None, as_json: bool
+) -> None:
+    from ccr_cli.control import opened
+
+    with opened(control, state_dir) as plane:
+        _changed(plane.providers.UpdateProvider(request), as_json)
+
+
+def _changed(answer: providers_pb2.ProviderResponse, as_json: bool) -> None:
+    from ccr_cli.plain import enum_word, plain
+
+    if as_json:
+        print_json(plain(answer))
+        return
+    one = answer.provider
+    state = enum_word(one, "state")
+    print(f"{one.name}: {state}, weight {one.weight}, priority {one.priority}; snapshot {answer.snapshot_version}")
+    if one.changed:
+        print(f"changed at run time: {', '.join(one.changed)} (`ccr config overlay` shows it, and takes it back)")
 
 
 def _show(one: ProviderHealth, scope: str, as_json: bool) -> None:
@@ -98,7 +217,3 @@ def _show(one: ProviderHealth, scope: str, as_json: bool) -> None:
             print(f"{one.provider}/{scope}: circuit {each.circuit}, probe: {each.probe_problem or alive}")
             return
     print(f"{one.provider}: circuit {overview.circuit_words(one)}, probe: {overview.probe_words(one)}")
-
-
-def _door(control: str | None, state_dir: str | None) -> places.Door:
-    return places.control_door(control, places.state_dir(state_dir, os.environ), os.environ)

@@ -60,16 +60,18 @@ def _relay(url: str | None, control: str | None, state_dir: str | None) -> str:
     state = places.state_dir(state_dir, os.environ)
     if known := places.relay_url(url, state, os.environ):
         return known
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
+    from ccr_rpc.v1 import config_pb2
+
+    from ccr_cli.control import opened
 
     try:
-        with dialled(places.control_door(control, state, os.environ)) as plane:
-            text = plane.config().redacted_yaml
+        with opened(control, state_dir) as plane:
+            text = plane.config.GetConfig(config_pb2.GetConfigRequest()).redacted_yaml
     except Failure:
         if control:
             raise
         return places.DEFAULT_URL
-    import yaml  # noqa: PLC0415
+    import yaml
 
     return places.url_of_listen(yaml.safe_load(text)["server"]["listen"])
 
@@ -84,7 +86,7 @@ def _key(key_env: str | None, env: Mapping[str, str]) -> str:
 
 def _check(relay: str, token: str | None, key_env: str | None) -> None:
     """Raises Failure if the relay is not there, not well, or does not take the key."""
-    from ccr_cli.relay import status_of  # noqa: PLC0415
+    from ccr_cli.relay import status_of
 
     if (status := status_of(relay, "/health")) != 200:
         raise Failure(f"what answers at {relay} is not a relay that is well (HTTP {status})", EXIT_UNREACHABLE)

@@ -12,9 +12,9 @@ Row = Sequence[str]
 def print_table(title: str, columns: Row, rows: Sequence[Row], numeric: frozenset[int] = frozenset()) -> None:
     """A table under its title; `numeric` columns are aligned to the right. NO_COLOR is rich's own business."""
     if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 - 50 ms that scripts need not pay
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
         for number, column in enumerate(columns):

@@ -42,7 +42,7 @@ def status(control: Control = None, state_dir: StateDir = None, url: Url = None,
 
 def _with_relay(failure: Failure, relay: str | None, as_json: bool) -> Failure:
     """The failure, with a word about the relay, which goes on serving while the control plane is away."""
-    from ccr_cli.relay import is_healthy  # noqa: PLC0415 - only needed here
+    from ccr_cli.relay import is_healthy
 
     still = f"; the relay at {relay} still answers" if relay and is_healthy(relay) else ""
     if as_json:
@@ -61,13 +61,17 @@ def _settled(door: Door, relay: str | None) -> Overview:
 
 
 def _look(door: Door, relay: str | None) -> Overview:
-    from ccr_cli.control import dialled  # noqa: PLC0415 - gRPC takes 0.1 s to import
-    from ccr_cli.reading import config_state, node_state, provider_health, provider_state  # noqa: PLC0415
-    from ccr_cli.relay import is_healthy  # noqa: PLC0415
+    from ccr_rpc.v1 import config_pb2, fleet_pb2, providers_pb2, stats_pb2
+
+    from ccr_cli.control import dialled
+    from ccr_cli.reading import config_state, node_state, provider_health, provider_state
+    from ccr_cli.relay import is_healthy
 
     with dialled(door) as control:
-        config, nodes, stats = control.config(), control.nodes(), control.stats()
-        health = control.providers()
+        config = control.config.GetConfig(config_pb2.GetConfigRequest())
+        nodes = control.fleet.ListNodes(fleet_pb2.ListNodesRequest())
+        stats = control.stats.GetStats(stats_pb2.GetStatsRequest()).stats
+        health = control.providers.ListProviders(providers_pb2.ListProvidersRequest()).providers
     return Overview(
         control=door.target,
         relay=relay,
