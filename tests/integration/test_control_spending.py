@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import grpc.aio
-from ccr_control.core.ledger import COUNTERS, Counters
+from ccr_control.core.ledger import Tokens
 from ccr_control.core.pricing import PRICES
-from ccr_control.core.spending import cost
+from ccr_control.core.spending import bill
 from ccr_rpc.v1 import snapshot_pb2
 from support.control import Control, running_control
 from support.fake_node import FakeNode, FakeReporter, batch, record
@@ -42,10 +42,8 @@ def spent(control: Control, client: str = "laptop") -> int:
 
 
 def priced(control: Control, client: str = "laptop") -> int:
-    """Nano-USD that the ledger's own counters come to."""
-    sums = ", ".join(f"sum({name})" for name in COUNTERS)
-    found = rows(control, f"SELECT {sums} FROM ledger WHERE client = '{client}'")
-    return cost(Counters(*found[0]), PRICE)
+    """Nano-USD that the ledger's own lines come to."""
+    return 1000 * int(rows(control, f"SELECT sum(cost_micro_usd) FROM ledger WHERE client = '{client}'")[0][0])
 
 
 def refused(snapshot: snapshot_pb2.Snapshot) -> dict[str, str]:
@@ -90,7 +88,7 @@ async def test_kill_9_in_the_middle_of_batches_loses_and_doubles_no_cent(tmp_pat
                             control.kill()
             if kill_after is not None:
                 await control.start()
-        each = cost(Counters(1, input_tokens=10, output_tokens=20, cache_read_tokens=300), PRICE)
+        each = 1000 * bill(Tokens(input=10, output=20, cache_read=300), PRICE).cost_micro_usd
         assert spent(control) == priced(control) == each * size * last
         assert spent(control, "other") == 0
         control.kill()

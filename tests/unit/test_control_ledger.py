@@ -50,7 +50,7 @@ def test_requests_are_summed_by_hour_and_by_what_they_used() -> None:
 
 
 def test_an_attempt_that_moved_on_counts_where_it_failed() -> None:
-    sums = by_provider(fold([finished(left_behind=(("zai", "a"), ("zai", "b"), ("anthropic", "x")))]))
+    sums = by_provider(fold([finished(left_behind=(("zai", "a", ""), ("zai", "b", ""), ("anthropic", "x", "")))]))
     assert (sums["zai"].requests, sums["zai"].failed_attempts) == (0, 2)
     assert (sums["anthropic"].requests, sums["anthropic"].failed_attempts) == (1, 1)
 

@@ -16,6 +16,7 @@ from ccr_control.core.health import Event, SavedCircuit
 from ccr_control.core.ledger import MAX_COUNTER, OTHER, Counters, Duplicate, Gap, LedgerKey
 from ccr_control.core.organisations import Learned
 from ccr_control.core.remembered import Remembered
+from ccr_control.core.report import Line, Question
 from ccr_control.core.spending import Spent
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.store import actor, database
@@ -58,6 +59,12 @@ class FakeTables:
 
     def last_version(self) -> int:
         return 0
+
+    def today(self, now_s: float) -> Counters:
+        return Counters()
+
+    def report(self, question: Question) -> list[Line]:
+        return []
 
     def totals(self) -> dict[str, Counters]:
         return {}

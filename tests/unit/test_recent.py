@@ -12,5 +12,6 @@ def test_the_oldest_goes_first_and_a_repeated_one_stays_one() -> None:
         recent.note(name, "node", name.encode())
 
     assert len(recent) == 3
-    assert recent.of("b") is None
-    assert [recent.of(name) for name in ("a", "c", "d")] == [("node", b"a"), ("node", b"c"), ("node", b"d")]
+    assert recent.of("a") is None
+    assert [recent.of(name) for name in ("b", "c", "d")] == [("node", b"b"), ("node", b"c"), ("node", b"d")]
+    assert recent.last == 4

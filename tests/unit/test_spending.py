@@ -8,17 +8,18 @@ from decimal import Decimal
 import pytest
 from ccr_control.core.compile import compile_snapshot
 from ccr_control.core.config import load
-from ccr_control.core.ledger import MAX_COUNTER, Counters, LedgerKey, Sums
-from ccr_control.core.pricing import Price
+from ccr_control.core.ledger import MAX_COUNTER, Counters, LedgerKey, Sums, Tokens
+from ccr_control.core.pricing import PRICES, Price
 from ccr_control.core.quantities import format_usd, parse_usd
 from ccr_control.core.spending import (
     DAY_S,
     MAX_COST,
     NANO,
+    Bill,
     ClientBudget,
     PriceBook,
     Spending,
-    cost,
+    bill,
     costs,
     month_of,
     usd,
@@ -47,7 +48,11 @@ def book() -> PriceBook:
 
 
 def at(name: str, amount: int, model: str = "house", provider: str = "anthropic", day: int = TODAY) -> Sums:
-    return {LedgerKey(day * 24 + 3, provider, "k", model, name, "messages"): Counters(1, input_tokens=amount)}
+    tokens = Tokens(input=amount)
+    bill = book().bill(provider, "k", model, tokens)
+    counters = Counters(1, input_tokens=amount, cost_micro_usd=bill.cost_micro_usd)
+    counters.unpriced_requests = bill.unpriced_requests
+    return {LedgerKey(day * 24 + 3, provider, "k", model, name, "messages"): counters}
 
 
 @pytest.mark.parametrize(
@@ -71,17 +76,47 @@ def test_prices_are_the_providers_then_the_tables(provider: str, model: str, usd
 
 def test_every_kind_of_token_has_its_price() -> None:
     """What is not said costs as input; a long cache write at least as much as a short one."""
-    counters = Counters(1, input_tokens=10, output_tokens=20, cache_read_tokens=1000, cache_write_5m_tokens=40)
-    counters.cache_write_1h_tokens = 50
-    assert cost(counters, Price(3, 15, 0.3, 3.75, 6)) == ((30 + 300 + 300 + 150 + 300) * 1000)
-    assert cost(counters, Price(1, 2)) == (10 + 40 + 1000 + 40 + 50) * 1000
-    assert cost(counters, Price(1, 2, cache_write_5m=5)) == (10 + 40 + 1000 + 200 + 250) * 1000
+    tokens = Tokens(input=10, output=20, cache_read=1000, cache_write_5m=40, cache_write_1h=50)
+    assert bill(tokens, Price(3, 15, 0.3, 3.75, 6)).cost_micro_usd == 30 + 300 + 300 + 150 + 300
+    assert bill(tokens, Price(1, 2)).cost_micro_usd == 10 + 40 + 1000 + 40 + 50
+    assert bill(tokens, Price(1, 2, cache_write_5m=5)).cost_micro_usd == 10 + 40 + 1000 + 200 + 250
+
+
+def test_what_caches_save_is_what_the_same_tokens_would_have_cost_as_input() -> None:
+    """Writing a cache that nobody reads costs more than none: then it is below 0."""
+    price = Price(3, 15, 0.3, 3.75, 6)
+    assert bill(Tokens(cache_read=1000, output=10), price) == Bill(300 + 150, 2700)
+    assert bill(Tokens(cache_write_5m=1000), price) == Bill(3750, -750)
+    assert bill(Tokens(input=7, output=5), price).saved_micro_usd == 0
+
+
+def test_a_long_prompt_has_its_own_price_all_of_it() -> None:
+    """The prompt is all input, whether read from a cache or written to one; haiku 5.5 has two bands."""
+    price = PRICES["claude-haiku-5-5"]
+    assert bill(Tokens(input=100_000), price).cost_micro_usd == 10_000
+    assert bill(Tokens(input=100_001), price).cost_micro_usd == round(100_001 * 0.5)
+    assert bill(Tokens(cache_read=90_000, input=10_001, output=100), price).cost_micro_usd == round(4500 + 5000.5 + 250)
+    assert price.times(2).for_prompt(100_001).output == 5
+
+
+def test_folded_requests_are_taken_to_be_of_their_mean_size() -> None:
+    """A sum does not know its single prompts."""
+    price = PRICES["claude-haiku-5-5"]
+    assert bill(Tokens(input=200_000), price, requests=2).cost_micro_usd == 20_000
+    assert bill(Tokens(input=200_002), price, requests=2).cost_micro_usd == 100_001
+
+
+def test_a_clients_own_token_costs_nothing_and_no_tokens_need_no_price() -> None:
+    """A subscription is paid for by the month; a request that failed used nothing."""
+    assert book().bill("anthropic", "subscription", "claude-sonnet-4-5", Tokens(input=10)) == Bill()
+    assert book().bill("anthropic", "k", "unheard-of", Tokens()) == Bill()
+    assert book().bill("anthropic", "k", "unheard-of", Tokens(input=1), 3) == Bill(unpriced_requests=3)
 
 
 def test_only_these_clients_and_what_has_a_price_count() -> None:
     """An unknown price is told of."""
     sums = at("laptop", 1000) | at("other", 1000) | at("laptop", 500, "unheard-of")
-    assert costs(sums, book(), frozenset({"laptop"})) == (
+    assert costs(sums, frozenset({"laptop"})) == (
         {("laptop", TODAY): 2_000_000},
         {("anthropic", "unheard-of")},
     )
@@ -89,16 +124,16 @@ def test_only_these_clients_and_what_has_a_price_count() -> None:
 
 def test_a_broken_node_cannot_overflow_the_sums() -> None:
     """SQLite's numbers have 64 bits."""
-    spent, _ = costs(at("laptop", MAX_COUNTER) | at("laptop", MAX_COUNTER, "house-x"), book(), frozenset({"laptop"}))
+    spent, _ = costs(at("laptop", MAX_COUNTER) | at("laptop", MAX_COUNTER, "house-x"), frozenset({"laptop"}))
     assert spent == {("laptop", TODAY): MAX_COST}
 
 
 @given(parts=st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
 def test_it_does_not_matter_how_usage_came_in_batches(parts: list[int]) -> None:
-    """To half a nano-USD for each batch."""
+    """To half a millionth of a dollar for each request."""
     price = Price(0.0375, 0.006)
-    split = sum(cost(Counters(1, input_tokens=one), price) for one in parts)
-    assert abs(split - cost(Counters(1, input_tokens=sum(parts)), price)) <= len(parts) / 2 + 1
+    split = sum(bill(Tokens(input=one), price).cost_micro_usd for one in parts)
+    assert abs(split - bill(Tokens(input=sum(parts)), price).cost_micro_usd) <= len(parts) / 2 + 1
 
 
 def test_a_day_is_spent_until_midnight_and_a_month_until_it_ends() -> None:

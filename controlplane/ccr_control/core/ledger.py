@@ -1,6 +1,7 @@
-"""The ledger: what was used, by hour, and which batches are already in it.
+"""The ledger: what was used and what it cost, by hour, and which batches are already in it.
 
-Pure. Finished requests are folded into sums; a sum has no session and no request id, so that the ledger stays small.
+Pure. Finished requests are folded into sums twice: a detail with session, agent and request class, which is kept for a day, and the
+ledger without them, which stays small and is kept for long. Both come from the same requests, so that they add up to the same.
 A batch is counted exactly once because its number is judged and its sums are added in one transaction (`store/`).
 """
 
@@ -19,7 +20,7 @@ MAX_COUNTER = 1 << 44
 """In one batch, under one key. It is 200 days in microseconds; sums of half a million of these fit into 64 bits."""
 
 OTHER = "other"
-"""Stands for model names beyond what the ledger keeps apart within an hour."""
+"""Stands for names beyond what is kept apart within an hour; as a session, also for what a node folded without its session."""
 
 Outcome = Literal["served", "failed", "broken", "client_left", "refused", "unknown"]
 """How a request ended; the words are those of the contract's `Outcome`."""
@@ -50,7 +51,17 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     total_us: int = 0
     overhead_us: int = 0
     tokens: Tokens = Tokens()
-    left_behind: tuple[tuple[str, str], ...] = ()  # (provider, key label) of each attempt that moved on elsewhere
+    left_behind: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # (provider, key label, scope) of each attempt that moved on elsewhere
+    scope: str = ""
+    session: str = ""
+    agent: str = ""
+    model_asked: str = ""
+    request_class: str = ""
+    cost_micro_usd: int = 0
+    saved_micro_usd: int = 0  # by prompt caches; less than 0: writing them cost more than reading them saved
+    unpriced: int = 0  # 1: it used tokens of which nobody knows the price
 
 
 class LedgerKey(NamedTuple):
@@ -62,6 +73,16 @@ class LedgerKey(NamedTuple):
     model_used: str
     client: str
     endpoint: str
+    scope: str = ""
+
+
+class DetailKey(NamedTuple):
+    """What the detail of the last day keeps apart."""
+
+    line: LedgerKey
+    session: str
+    agent: str
+    request_class: str
 
 
 @dataclass(slots=True)
@@ -83,11 +104,40 @@ class Counters:
     thinking_tokens: int = 0
     first_byte_us: int = 0
     total_us: int = 0
+    cost_micro_usd: int = 0
+    saved_micro_usd: int = 0  # may be below 0
+    unpriced_requests: int = 0  # that used tokens of which nobody knows the price
 
     def add(self, other: Counters) -> None:
         """Add each counter of `other`."""
-        for name in COUNTERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.requests += other.requests
+        self.served += other.served
+        self.failed += other.failed
+        self.broken += other.broken
+        self.client_left += other.client_left
+        self.refused += other.refused
+        self.failed_attempts += other.failed_attempts
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_5m_tokens += other.cache_write_5m_tokens
+        self.cache_write_1h_tokens += other.cache_write_1h_tokens
+        self.thinking_tokens += other.thinking_tokens
+        self.first_byte_us += other.first_byte_us
+        self.total_us += other.total_us
+        self.cost_micro_usd += other.cost_micro_usd
+        self.saved_micro_usd += other.saved_micro_usd
+        self.unpriced_requests += other.unpriced_requests
+
+    def add_request(self, request: Finished) -> None:
+        """Count one request."""
+        self.add_outcome(request.outcome)
+        self.add_tokens(request.tokens)
+        self.first_byte_us += request.first_byte_us
+        self.total_us += request.total_us
+        self.cost_micro_usd += request.cost_micro_usd
+        self.saved_micro_usd += request.saved_micro_usd
+        self.unpriced_requests += request.unpriced
 
     def add_tokens(self, tokens: Tokens) -> None:
         """Add tokens by kind."""
@@ -116,8 +166,13 @@ class Counters:
                 pass
 
     def within_bounds(self) -> Counters:
-        """The same with every counter in [0, MAX_COUNTER]: a broken node must not overflow the ledger."""
-        return Counters(*(min(max(getattr(self, name), 0), MAX_COUNTER) for name in COUNTERS))
+        """The same with every counter in [0, MAX_COUNTER]: a broken node must not overflow the ledger.
+
+        What was saved may be below 0.
+        """
+        bounded = Counters(*(min(max(getattr(self, name), 0), MAX_COUNTER) for name in COUNTERS))
+        bounded.saved_micro_usd = min(max(self.saved_micro_usd, -MAX_COUNTER), MAX_COUNTER)
+        return bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +188,7 @@ COUNTERS = tuple(field.name for field in fields(Counters))
 """Names of the counters, in the order of the constructor and of the table's columns."""
 
 Sums = dict[LedgerKey, Counters]
+Detail = dict[DetailKey, Counters]
 
 _K = TypeVar("_K")
 
@@ -146,26 +202,36 @@ def counters_of(sums: dict[_K, Counters], key: _K) -> Counters:
 
 
 def fold(finished: Iterable[Finished], folded: Iterable[FoldedSum] = ()) -> Sums:
-    """Sums of requests by ledger key, each counter in [0, MAX_COUNTER].
+    """Sums of requests by ledger key, each counter in bounds."""
+    return without_detail(fold_detail(finished, folded))
+
+
+def fold_detail(finished: Iterable[Finished], folded: Iterable[FoldedSum] = ()) -> Detail:
+    """Sums of requests with session, agent and request class, each counter in bounds.
 
     An attempt that moved on counts under its own provider and key, with no model: what it was asked for there is not
-    in the record.
+    in the record. What a node folded has lost its session: it is "other".
     """
-    sums: Sums = {}
+    detail: Detail = {}
     for request in finished:
-        hour = request.started_at_s // 3600
-        key = LedgerKey(hour, request.provider, request.key_label, request.model_used, request.client, request.endpoint)
-        counters = counters_of(sums, key)
-        counters.add_outcome(request.outcome)
-        counters.add_tokens(request.tokens)
-        counters.first_byte_us += request.first_byte_us
-        counters.total_us += request.total_us
-        for provider, key_label in request.left_behind:
-            attempt = LedgerKey(hour, provider, key_label, "", request.client, request.endpoint)
-            counters_of(sums, attempt).failed_attempts += 1
+        hour, client, endpoint = request.started_at_s // 3600, request.client, request.endpoint
+        about = (request.session, request.agent, request.request_class)
+        line = LedgerKey(hour, request.provider, request.key_label, request.model_used, client, endpoint, request.scope)
+        counters_of(detail, DetailKey(line, *about)).add_request(request)
+        for provider, key_label, scope in request.left_behind:
+            attempt = LedgerKey(hour, provider, key_label, "", client, endpoint, scope)
+            counters_of(detail, DetailKey(attempt, *about)).failed_attempts += 1
     for part in folded:
-        counters_of(sums, part.key).add(part.counters)
-    return {key: counters.within_bounds() for key, counters in sums.items()}
+        counters_of(detail, DetailKey(part.key, OTHER, "", OTHER)).add(part.counters)
+    return {key: counters.within_bounds() for key, counters in detail.items()}
+
+
+def without_detail(detail: Detail) -> Sums:
+    """The same sums without session, agent and request class."""
+    sums: Sums = {}
+    for key, counters in detail.items():
+        counters_of(sums, key.line).add(counters)
+    return sums
 
 
 def by_provider(sums: Sums) -> dict[str, Counters]:
@@ -184,6 +250,16 @@ def bounded(key: LedgerKey, known: set[LedgerKey], limit: int) -> LedgerKey:
     if key in known or len(known) < limit:
         return key
     return key._replace(model_used=OTHER)
+
+
+def bounded_detail(key: DetailKey, known: set[DetailKey], limit: int) -> DetailKey:
+    """The same for the detail: with no room left a new key gives up its session first, then, far beyond, its model name."""
+    if key in known or len(known) < limit:
+        return key
+    short = DetailKey(key.line, OTHER, "", OTHER)
+    if short in known or len(known) < 2 * limit:
+        return short
+    return short._replace(line=key.line._replace(model_used=OTHER))
 
 
 @dataclass(frozen=True, slots=True)

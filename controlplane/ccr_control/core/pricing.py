@@ -2,8 +2,8 @@
 
 Pure. USD per million tokens at a model's first-party endpoint, as of 7 October 2026. Sources: LiteLLM's price list (package 1.109.1),
 checked against Anthropic's pricing and prompt-caching pages. Regional and cloud endpoints ask a factor on it (`price_factor`: 1.1 for
-most regional ones); subscriptions cost nothing more for each request (`price_factor: 0`). claude-haiku-5-5 has its lower band here:
-prompts above 100,000 tokens cost five times as much.
+most regional ones); subscriptions cost nothing more for each request (`price_factor: 0`). claude-haiku-5-5 has two bands: a prompt
+above 100,000 tokens costs five times as much, all of it. Cost-based routing goes by the lower one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PRICED_ON = "2026-10-07"
+SOURCE = "LiteLLM 1.109.1, checked against Anthropic's pricing pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +24,34 @@ class Price:
     cache_read: float | None = None
     cache_write_5m: float | None = None
     cache_write_1h: float | None = None
+    long: Band | None = None  # else for prompts of any size
+
+    def for_prompt(self, tokens: int) -> Price:
+        """The price of a request whose prompt has so many tokens, those read from and written to caches included."""
+        return self if self.long is None or tokens <= self.long.above_prompt_tokens else self.long.price
 
     def times(self, factor: float) -> Price:
         """The price somewhere that costs so many times as much."""
         return Price(
             round(self.input * factor, 9),
             round(self.output * factor, 9),
-            *(
-                None if part is None else round(part * factor, 9)
-                for part in (self.cache_read, self.cache_write_5m, self.cache_write_1h)
-            ),
+            _times(self.cache_read, factor),
+            _times(self.cache_write_5m, factor),
+            _times(self.cache_write_1h, factor),
+            None if self.long is None else Band(self.long.above_prompt_tokens, self.long.price.times(factor)),
         )
+
+
+def _times(price: float | None, factor: float) -> float | None:
+    return None if price is None else round(price * factor, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Another price for long prompts."""
+
+    above_prompt_tokens: int
+    price: Price
 
 
 FREE = Price(0, 0, 0, 0, 0)
@@ -59,7 +77,7 @@ PRICES = {
     "claude-sonnet-5": Price(2, 10, 0.20, 2.5, 4),
     "claude-sonnet-4-6": _SONNET_4,
     "claude-sonnet-4-5": _SONNET_4,
-    "claude-haiku-5-5": Price(0.10, 0.50, 0.01, 0.125, 0.20),
+    "claude-haiku-5-5": Price(0.10, 0.50, 0.01, 0.125, 0.20, long=Band(100_000, Price(0.50, 2.50, 0.05, 0.625, 1.00))),
     "claude-haiku-4-5": Price(1, 5, 0.10, 1.25, 2),
     "glm-5.3": _GLM_5,
     "glm-5.2": _GLM_5,

@@ -1,4 +1,4 @@
-"""Live statistics: rates and percentiles of the last minute, totals since the ledger began.
+"""Live statistics: rates and percentiles of the last minute, totals since the ledger began, and what happened lately.
 
 Pure. Times are seconds since 1970, given by the caller; durations are microseconds. A request belongs to the second in
 which it ended, so usage that was spooled for an hour adds to the totals and not to the rates.
@@ -7,12 +7,15 @@ which it ended, so usage that was spooled for an hour adds to the totals and not
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ccr_control.core.history import History
 from ccr_control.core.ledger import OTHER, Counters, Finished, FoldedSum, Sums, counters_of
+from ccr_control.core.sessions import Sessions
 from ccr_control.core.sketch import Sketch
 
+DAY_S = 86_400
 WINDOW_S = 60
 """Length of the sliding window."""
 
@@ -95,21 +98,27 @@ class Report:
 
     total: Figures
     providers: dict[str, Figures]  # by name, ascending
+    cost_today_micro_usd: int = 0  # of what began today, UTC
+    saved_today_micro_usd: int = 0
 
 
 class Stats:
     """What happened, as far as anybody wants to watch it live."""
 
     def __init__(self, totals: Mapping[str, Counters] | None = None) -> None:
+        self.history, self.sessions = History(), Sessions()
+        self.batches = 0  # that were counted: whoever shows figures knows by it whether they changed
         self._windows: dict[str, Window] = {}
         self._totals: dict[str, Counters] = {}
+        self._day, self._today = 0, Counters()
         self.begin(totals or {})
 
-    def begin(self, totals: Mapping[str, Counters]) -> None:
-        """Take the totals by provider from a ledger that was just opened; the window stays as it is."""
+    def begin(self, totals: Mapping[str, Counters], today: Counters | None = None, now_s: float = 0.0) -> None:
+        """Take the totals by provider, and today's, from a ledger that was just opened; the windows stay as they are."""
         self._totals = dict(totals)
+        self._day, self._today = int(now_s) // DAY_S, today or Counters()
 
-    def count(self, finished: Iterable[Finished], sums: Sums, now_s: float, folded: Iterable[FoldedSum] = ()) -> None:
+    def count(self, finished: Sequence[Finished], sums: Sums, now_s: float, folded: Sequence[FoldedSum] = ()) -> None:
         """Count a batch that the store has kept: its requests in the window, its ledger sums in the totals.
 
         `folded` are those of its requests that are not in `finished`.
@@ -128,11 +137,22 @@ class Stats:
             window = self._window(provider)
             window.merge(ended, part)
             window.expire(now)
+        self._begin_day(now)
         for key, counters in sums.items():
             counters_of(self._totals, self._known(key.provider)).add(counters)
+            if key.hour // 24 == self._day:
+                self._today.add(counters)
+        self.history.count(finished, folded, now_s)
+        self.sessions.count(finished, now_s)
+        self.batches += 1
+
+    def totals(self) -> Mapping[str, Counters]:
+        """Sums by provider since the ledger began; the empty name stands for what the relay answered by itself."""
+        return self._totals
 
     def report(self, now_s: float) -> Report:
         """The figures as of `now_s`."""
+        self._begin_day(int(now_s))
         everything, all_counters = Slice(), Counters()
         for name in [*self._windows]:
             window = self._windows[name]
@@ -152,7 +172,13 @@ class Stats:
                 )
                 for name in names
             },
+            cost_today_micro_usd=self._today.cost_micro_usd,
+            saved_today_micro_usd=self._today.saved_micro_usd,
         )
+
+    def _begin_day(self, now: int) -> None:
+        if now // DAY_S > self._day:
+            self._day, self._today = now // DAY_S, Counters()
 
     def _window(self, provider: str) -> Window:
         return self._windows.setdefault(self._known(provider), Window())

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -13,14 +13,15 @@ from ccr_rpc.v1 import usage_pb2, usage_pb2_grpc
 
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.health import Evidence
-from ccr_control.core.ledger import Duplicate, Gap, Sums, fold
+from ccr_control.core.ledger import Duplicate, Finished, Gap, Sums, fold_detail, without_detail
 from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sighting, Sightings
 from ccr_control.core.spending import Spent
 from ccr_control.core.stats import Stats
 from ccr_control.services.evidence import evidence_of
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
-from ccr_control.services.wire import finished, folded, sighting, status
+from ccr_control.services.record_wire import note
+from ccr_control.services.wire import Pricing, finished, folded, sighting, status, unpriced
 from ccr_control.shell.log import Log
 from ccr_control.store.database import Batch, Counted, Verdict
 
@@ -59,6 +60,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         sighted: Sighted = lambda *_: None,
         costs: Callable[[Sums], Spent] = lambda _: {},
         note_spent: Callable[[Spent], None] = lambda _: None,
+        pricing: Pricing = unpriced,
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
         """`heard` gets what each batch, by journal and number, says about the providers' health, at once.
 
@@ -66,8 +69,10 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
 
         `leases_for` gets a node, its instance and its batch, and says which leases to answer.
 
-        `costs` prices the sums of a batch; `note_spent` gets what it said once the batch is kept.
+        `pricing` prices requests. `costs` says what clients spend by the sums of a batch; `note_spent` gets what it said
+        once the batch is kept. `arrived` is called when there are new records.
         """
+        self._pricing, self._arrived = pricing, arrived
         self._costs, self._note_spent = costs, note_spent
         self._leases_for, self._sighted = leases_for, sighted
         self._recent = recent if recent is not None else Recent()
@@ -100,22 +105,25 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     async def _take(self, node_id: str, batch: usage_pb2.UsageBatch) -> Verdict:
         """Have a batch counted; wait until it is kept."""
         self._heard(batch.journal, batch.number, evidence_of(batch))  # circuits do not wait for a disk
-        self._note_now(node_id, batch)
-        requests = [finished(record) for record in batch.records]
-        parts = [folded(part) for part in batch.sums]
-        sums = fold(requests, parts)
+        requests = [finished(record, self._pricing) for record in batch.records]
+        self._note_now(node_id, batch, requests)
+        parts = [folded(part, self._pricing) for part in batch.sums]
+        detail = fold_detail(requests, parts)
+        sums = without_detail(detail)
         spent = self._costs(sums)
 
         def counted() -> None:
             self._stats.count(requests, sums, self._now(), parts)
             self._note_spent(spent)
 
-        return await self._ledger.count(Batch(batch.journal, batch.number, sums, spent), counted)
+        return await self._ledger.count(Batch(batch.journal, batch.number, sums, spent, detail), counted)
 
-    def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch) -> None:
+    def _note_now(self, node_id: str, batch: usage_pb2.UsageBatch, requests: Sequence[Finished]) -> None:
         """What is news whether or not the batch was counted before."""
-        for record in batch.records:
-            self._recent.note(record.request_id, node_id, record.SerializeToString())
+        for record, request in zip(batch.records, requests, strict=True):
+            note(self._recent, node_id, record, request)
+        if requests:
+            self._arrived()
         if batch.HasField("status"):
             self._fleet.reported(node_id, status(batch.status), self._now())
         for seen in batch.rate_limits:

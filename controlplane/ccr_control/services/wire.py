@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ccr_rpc.v1 import config_pb2, fleet_pb2, snapshot_pb2, stats_pb2, usage_pb2
+from collections.abc import Callable
+
+from ccr_rpc.v1 import config_pb2, fleet_pb2, snapshot_pb2, usage_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_control.core.errors import Problem
 from ccr_control.core.fleet import Introduction, Node, Status
 from ccr_control.core.ledger import Counters, Finished, FoldedSum, LedgerKey, Outcome, Tokens
 from ccr_control.core.sightings import Sighting
-from ccr_control.core.stats import WINDOW_S, Figures, Report
+from ccr_control.core.spending import Bill
 
 _OUTCOMES: tuple[Outcome, ...] = ("unknown", "served", "failed", "broken", "client_left", "refused")
 _ENDPOINTS = ("", "messages", "count_tokens", "batches", "files")
@@ -33,28 +35,56 @@ def introduction(hello: snapshot_pb2.NodeHello) -> Introduction:
     )
 
 
-def finished(record: usage_pb2.RequestRecord) -> Finished:
+Pricing = Callable[[str, str, str, Tokens, int], Bill]
+"""What tokens cost at a provider, with a key, of a model there, for so many requests."""
+
+
+def unpriced(_provider: str, _key_label: str, _model: str, _tokens: Tokens, _requests: int) -> Bill:
+    """Nobody asks for costs."""
+    return Bill()
+
+
+def finished(record: usage_pb2.RequestRecord, pricing: Pricing = unpriced) -> Finished:
     """What we need of a record. An enum number of a newer node becomes "unknown" or ""."""
     attempts = record.attempts
     last = attempts[-1] if attempts else None
-    outcome = record.outcome
+    outcome, endpoint, tokens = record.outcome, _endpoint(record.endpoint), _tokens(record.tokens)
+    provider, key_label = (last.provider, last.key_label) if last else ("", "")
+    bill = pricing(provider, key_label, record.model_used, tokens, 1)
     return Finished(
         started_at_s=record.started_at.seconds,
-        provider=last.provider if last else "",
-        key_label=last.key_label if last else "",
+        provider=provider,
+        key_label=key_label,
         model_used=record.model_used,
         client=record.client,
-        endpoint=_endpoint(record.endpoint),
+        endpoint=endpoint,
         outcome=_OUTCOMES[outcome] if outcome < len(_OUTCOMES) else "unknown",
         first_byte_us=record.first_byte_us,
         total_us=record.total_us,
         overhead_us=record.overhead_us,
-        tokens=_tokens(record.tokens),
-        left_behind=tuple((one.provider, one.key_label) for one in attempts[:-1]) if len(attempts) > 1 else (),
+        tokens=tokens,
+        left_behind=tuple((one.provider, one.key_label, one.scope) for one in attempts[:-1])
+        if len(attempts) > 1
+        else (),
+        scope=last.scope if last else "",
+        session=record.session,
+        agent=record.agent,
+        model_asked=record.model_asked,
+        request_class=_request_class(record, endpoint),
+        cost_micro_usd=bill.cost_micro_usd,
+        saved_micro_usd=bill.saved_micro_usd,
+        unpriced=bill.unpriced_requests,
     )
 
 
-def folded(part: usage_pb2.UsageSum) -> FoldedSum:
+def _request_class(record: usage_pb2.RequestRecord, endpoint: str) -> str:
+    """What it was for, in the configuration's words; empty for what is not a turn of a conversation."""
+    if endpoint == "messages":
+        return "subagent" if record.agent else "main"
+    return "count_tokens" if endpoint == "count_tokens" else ""
+
+
+def folded(part: usage_pb2.UsageSum, pricing: Pricing = unpriced) -> FoldedSum:
     """A sum that a node folded by itself."""
     key = LedgerKey(
         part.hour.seconds // 3600,
@@ -63,7 +93,10 @@ def folded(part: usage_pb2.UsageSum) -> FoldedSum:
         part.model_used,
         part.client,
         _endpoint(part.endpoint),
+        part.scope,
     )
+    tokens = _tokens(part.tokens)
+    bill = pricing(part.provider, part.key_label, part.model_used, tokens, part.requests)
     counters = Counters(
         requests=part.requests,
         served=part.served,
@@ -74,8 +107,11 @@ def folded(part: usage_pb2.UsageSum) -> FoldedSum:
         failed_attempts=part.failed_attempts,
         first_byte_us=part.first_byte_us,
         total_us=part.total_us,
+        cost_micro_usd=bill.cost_micro_usd,
+        saved_micro_usd=bill.saved_micro_usd,
+        unpriced_requests=bill.unpriced_requests,
     )
-    counters.add_tokens(_tokens(part.tokens))
+    counters.add_tokens(tokens)
     return FoldedSum(key, counters.within_bounds(), part.ended_at.seconds)
 
 
@@ -149,44 +185,3 @@ def problem_message(problem: Problem) -> config_pb2.ConfigProblem:
     return config_pb2.ConfigProblem(
         file=problem.file, line=problem.line, column=problem.column, path=problem.path, message=problem.message
     )
-
-
-def stats_message(report: Report, at_s: float) -> stats_pb2.Stats:
-    """Statistics as of `at_s`."""
-    message = stats_pb2.Stats(at=timestamp(at_s), total=_figures(report.total))
-    message.window.FromSeconds(WINDOW_S)
-    for name, figures in report.providers.items():
-        message.providers.add(
-            provider=name, figures=_figures(figures), failed_attempts=figures.counters.failed_attempts
-        )
-    return message
-
-
-def _figures(figures: Figures) -> stats_pb2.Figures:
-    counters = figures.counters
-    return stats_pb2.Figures(
-        requests=counters.requests,
-        served=counters.served,
-        failed=counters.failed + counters.broken,
-        tokens=_token_usage(counters),
-        requests_per_s=figures.requests_per_s,
-        first_byte=_percentiles(figures.first_byte_us),
-        total=_percentiles(figures.total_us),
-        overhead=_percentiles(figures.overhead_us),
-    )
-
-
-def _token_usage(counters: Counters) -> usage_pb2.TokenUsage:
-    return usage_pb2.TokenUsage(
-        input=counters.input_tokens,
-        output=counters.output_tokens,
-        cache_read=counters.cache_read_tokens,
-        cache_write_5m=counters.cache_write_5m_tokens,
-        cache_write_1h=counters.cache_write_1h_tokens,
-        thinking=counters.thinking_tokens,
-    )
-
-
-def _percentiles(of_shares: tuple[int, ...]) -> stats_pb2.Percentiles:
-    p50_us, p90_us, p99_us = of_shares
-    return stats_pb2.Percentiles(p50_us=p50_us, p90_us=p90_us, p99_us=p99_us)

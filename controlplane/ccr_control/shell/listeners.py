@@ -47,12 +47,18 @@ class Services:
     def __init__(self) -> None:
         self._adders: list[Callable[[grpc.aio.Server], None]] = []
         self._names: list[str] = []
+        self._servicers: dict[str, object] = {}
         self._health = health.aio.HealthServicer()
 
     def add(self, name: str, add: Callable[[_Servicer, grpc.aio.Server], None], servicer: _Servicer) -> None:
         """A servicer, its full name and the generated function that adds it to a server."""
         self._names.append(name)
+        self._servicers[name] = servicer
         self._adders.append(lambda server: add(servicer, server))
+
+    def servicer(self, name: str) -> Any:
+        """The servicer of that name, for another that shows what it answers; None if there is none."""
+        return self._servicers.get(name)
 
     def offer_on(self, server: grpc.aio.Server) -> None:
         """Add all of them, health and reflection to a server."""

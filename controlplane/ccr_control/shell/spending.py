@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from ccr_rpc.v1 import snapshot_pb2
 
-from ccr_control.core.ledger import Sums
-from ccr_control.core.spending import ClientBudget, Exhausted, PriceBook, Spending, Spent, costs
+from ccr_control.core.ledger import Sums, Tokens
+from ccr_control.core.spending import Bill, ClientBudget, Exhausted, PriceBook, Spending, Spent, costs
 from ccr_control.shell.config_file import Revision
 from ccr_control.shell.log import Log
 
@@ -30,12 +30,33 @@ class SpendingKeeper:
         self._told: dict[str, Exhausted] = {}  # in the newest snapshot
         self._said: set[tuple[str, str]] = set()
 
+    @property
+    def book(self) -> PriceBook:
+        """The prices in force."""
+        self._follow()
+        return self._book
+
+    @property
+    def budgets(self) -> Mapping[str, ClientBudget]:
+        """Of the clients that have one."""
+        self._follow()
+        return self._budgets
+
+    def spent(self, client: str) -> tuple[int, int]:
+        """What a client has spent today and this month, in nano-USD."""
+        return self._spending.spent(client, self._now())
+
+    def bill(self, provider: str, key_label: str, model: str, tokens: Tokens, requests: int) -> Bill:
+        """What tokens cost by the prices in force."""
+        self._follow()
+        return self._book.bill(provider, key_label, model, tokens, requests)
+
     def costs(self, sums: Sums) -> Spent:
-        """What the sums of a batch cost, for the store to keep with them."""
+        """What clients spend by the sums of a batch, for the store to keep with them."""
         self._follow()
         if not self._clients:
             return {}
-        spent, unknown = costs(sums, self._book, self._clients)
+        spent, unknown = costs(sums, self._clients)
         if self._budgets:
             for provider, model in unknown - self._said:
                 if len(self._said) < MAX_SAID:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar, cast
 
 from ccr_control.core.ledger import Counters
 from ccr_control.core.remembered import Remembered
+from ccr_control.core.report import Line, Question
 from ccr_control.core.spending import Spent
 from ccr_control.shell.log import Log
 from ccr_control.store.change_tables import ChangeTables, Kept
@@ -47,6 +48,7 @@ class Opened:
     remembered: Remembered
     spent: Spent = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
+    today: Counters = field(default_factory=Counters)  # what began on the day in which it was opened
 
 
 class Tables(Protocol):
@@ -60,6 +62,8 @@ class Tables(Protocol):
     def last_version(self) -> int: ...
     def keep_version(self, version: int) -> None: ...
     def totals(self) -> dict[str, Counters]: ...
+    def today(self, now_s: float) -> Counters: ...
+    def report(self, question: Question) -> list[Line]: ...
     def spent(self) -> Spent: ...
     def count(self, batches: Sequence[Batch], now_s: float) -> list[Verdict]: ...
     def close(self) -> None: ...
@@ -188,7 +192,7 @@ class Store:
         for is_last in (False, True):
             try:
                 tables = self._open_tables(self._path, self._now())
-                opened = _opened(tables)
+                opened = _opened(tables, self._now())
             except (sqlite3.Error, Foreign) as error:
                 if is_last or not is_hopeless(error) or not self._try_move_aside(error):
                     self._note_trouble(error)
@@ -255,9 +259,14 @@ class Store:
             log.info("store_available", path=str(self._path))
 
 
-def _opened(tables: Tables) -> Opened:
+def _opened(tables: Tables, now_s: float) -> Opened:
     return Opened(
-        tables.last_version(), tables.totals(), tables.health.remembered(), tables.spent(), tables.changes.kept()
+        tables.last_version(),
+        tables.totals(),
+        tables.health.remembered(),
+        tables.spent(),
+        tables.changes.kept(),
+        tables.today(now_s),
     )
 
 

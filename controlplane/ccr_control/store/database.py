@@ -6,6 +6,8 @@ SQLite in WAL mode, used by one thread.
 missing, but the file is whole.
 """
 
+# ruff: noqa: S608 - statements are made of our own names only
+
 from __future__ import annotations
 
 import contextlib
@@ -18,39 +20,66 @@ from ccr_control.core.ledger import (
     COUNTERS,
     MAX_LABEL_CHARS,
     Counters,
+    Detail,
+    DetailKey,
     Duplicate,
     Gap,
     LedgerKey,
     Next,
     Sums,
     bounded,
+    bounded_detail,
     counters_of,
     judge,
 )
+from ccr_control.core.report import Dimension, Line, Question
 from ccr_control.core.spending import DAY_S, Spent
 from ccr_control.store.change_tables import ChangeTables
 from ccr_control.store.health_tables import HealthTables
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_KEYS_AN_HOUR = 5000  # about 1 MB of rows
+MAX_DETAIL_AN_HOUR = 5000
+KEEP_DETAIL_HOURS = 25  # the last 24 hours, the one that has begun included
+KEEP_LEDGER_S = 400 * 86_400.0  # unless configured
 FORGET_JOURNAL_AFTER_S = 90 * 86_400
 FORGET_SPENT_AFTER_DAYS = 400
 
+_LINE = "hour, provider, key_label, model_used, client, endpoint, scope"
+_LINE_COLUMNS = """hour INTEGER NOT NULL, provider TEXT NOT NULL, key_label TEXT NOT NULL, model_used TEXT NOT NULL,
+  client TEXT NOT NULL, endpoint TEXT NOT NULL, scope TEXT NOT NULL"""
+_COUNTER_COLUMNS = ", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in COUNTERS)
+_LEDGER = f"CREATE TABLE ledger ({_LINE_COLUMNS}, {_COUNTER_COLUMNS}, PRIMARY KEY ({_LINE})) WITHOUT ROWID;"
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE journals (journal TEXT PRIMARY KEY, acknowledged INTEGER NOT NULL, last_seen INTEGER NOT NULL)
   WITHOUT ROWID;
-CREATE TABLE ledger (
-  hour INTEGER NOT NULL, provider TEXT NOT NULL, key_label TEXT NOT NULL, model_used TEXT NOT NULL,
-  client TEXT NOT NULL, endpoint TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTERS)},
-  PRIMARY KEY (hour, provider, key_label, model_used, client, endpoint)) WITHOUT ROWID;
+{_LEDGER}
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-_ADD = (
-    f"INSERT INTO ledger VALUES ({', '.join('?' * (len(LedgerKey._fields) + len(COUNTERS)))}) "  # noqa: S608 - our names
-    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in COUNTERS)}"
+_BEFORE_2 = 15  # counters of a ledger of schema 1, the first ones; it had no scope and no costs
+_FROM_1 = f"""
+ALTER TABLE ledger RENAME TO ledger_1;
+{_LEDGER}
+INSERT INTO ledger ({_LINE}, {", ".join(COUNTERS[:_BEFORE_2])}, unpriced_requests)
+  SELECT hour, provider, key_label, model_used, client, endpoint, '', {", ".join(COUNTERS[:_BEFORE_2])}, requests FROM ledger_1;
+DROP TABLE ledger_1;
+PRAGMA user_version = 2;
+"""
+# The last day with sessions; and what retention has taken out of the ledger, by provider.
+_DETAIL = f"""CREATE TABLE IF NOT EXISTS detail ({_LINE_COLUMNS}, session TEXT NOT NULL, agent TEXT NOT NULL,
+  request_class TEXT NOT NULL, {_COUNTER_COLUMNS}, PRIMARY KEY ({_LINE}, session, agent, request_class)) WITHOUT ROWID"""
+_FORGOTTEN = f"CREATE TABLE IF NOT EXISTS forgotten (provider TEXT PRIMARY KEY, {_COUNTER_COLUMNS}) WITHOUT ROWID"
+_GROW = f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in COUNTERS)}"
+_ADD = f"INSERT INTO ledger VALUES ({', '.join('?' * (len(LedgerKey._fields) + len(COUNTERS)))}) {_GROW}"
+_ADD_DETAIL = f"INSERT INTO detail VALUES ({', '.join('?' * (len(LedgerKey._fields) + 3 + len(COUNTERS)))}) {_GROW}"
+_SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
+_TOTALS = (
+    f"SELECT provider, {_SUMS} FROM (SELECT provider, {', '.join(COUNTERS)} FROM ledger "
+    f"UNION ALL SELECT provider, {', '.join(COUNTERS)} FROM forgotten) GROUP BY provider"
 )
-_TOTALS = f"SELECT provider, {', '.join(f'SUM({name})' for name in COUNTERS)} FROM ledger GROUP BY provider"  # noqa: S608
+_DAY = f"SELECT {_SUMS} FROM ledger WHERE hour >= ?"
+_FORGET = f"INSERT INTO forgotten SELECT provider, {_SUMS} FROM ledger WHERE hour < ? GROUP BY provider {_GROW}"
 # A table that files of older releases lack; they need nothing else for it.
 _SPENT = """CREATE TABLE IF NOT EXISTS spent (
   client TEXT NOT NULL, day INTEGER NOT NULL, nano_usd INTEGER NOT NULL, PRIMARY KEY (client, day)) WITHOUT ROWID"""
@@ -63,6 +92,20 @@ _ACKNOWLEDGE = (
     "ON CONFLICT DO UPDATE SET acknowledged = excluded.acknowledged, last_seen = excluded.last_seen"
 )
 
+_COLUMNS: dict[Dimension, str] = {
+    "client": "client",
+    "provider": "provider",
+    "scope": "scope",
+    "key": "key_label",
+    "model": "model_used",
+    "session": "session",
+    "agent": "agent",
+    "request_class": "request_class",
+    "endpoint": "endpoint",
+    "hour": "hour",
+    "day": "hour / 24",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -72,6 +115,7 @@ class Batch:
     number: int
     sums: Sums
     spent: Spent = field(default_factory=dict)
+    detail: Detail = field(default_factory=dict)  # the same requests with their sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +138,9 @@ class Database:
         self.health = HealthTables(connection)
         self.changes = ChangeTables(connection)
         self._keys: dict[int, set[LedgerKey]] = {}  # of the hours written lately
+        self._detail_keys: dict[int, set[DetailKey]] = {}
+        self._pruned_hour = 0
+        self.keep_ledger_s = KEEP_LEDGER_S
 
     @classmethod
     def open(cls, path: Path, now_s: float) -> Database:
@@ -107,8 +154,13 @@ class Database:
                 path.chmod(0o600)  # what belongs to it gets the same mode
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if _checked_version(connection) == 0:
+            found = _checked_version(connection)
+            if found == 0:
                 connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            elif found == 1:
+                connection.executescript(f"BEGIN IMMEDIATE; {_FROM_1} COMMIT;")
+            connection.execute(_DETAIL)
+            connection.execute(_FORGOTTEN)
             connection.execute(_SPENT)
             connection.execute("DELETE FROM spent WHERE day < ?", (int(now_s) // DAY_S - FORGET_SPENT_AFTER_DAYS,))
             connection.execute("DELETE FROM journals WHERE last_seen < ?", (int(now_s) - FORGET_JOURNAL_AFTER_S,))
@@ -134,6 +186,31 @@ class Database:
         """Sums of the whole ledger by provider. Cost: all rows."""
         return {row[0]: Counters(*map(int, row[1:])) for row in self._connection.execute(_TOTALS)}
 
+    def today(self, now_s: float) -> Counters:
+        """The sum of what began today, UTC."""
+        row = self._connection.execute(_DAY, (int(now_s) // DAY_S * 24,)).fetchone()
+        return Counters(*(int(one or 0) for one in row))
+
+    def report(self, question: Question) -> list[Line]:
+        """Sums by the dimensions asked for. The session of what is older than a day is not known."""
+        if question.until_hour <= question.since_hour:
+            return []
+        columns = [_COLUMNS[one] for one in question.by]
+        where = ["hour >= ?", "hour < ?", *(f"{_COLUMNS[one]} = ?" for one, _ in question.where)]
+        sql = (
+            f"SELECT {''.join(f'{one}, ' for one in columns)}{_SUMS} "
+            f"FROM {'detail' if question.needs_detail else 'ledger'} WHERE {' AND '.join(where)}"
+        )
+        if columns:
+            sql += f" GROUP BY {', '.join(columns)}"
+        values = (question.since_hour, question.until_hour, *(value for _, value in question.where))
+        size = len(columns)
+        return [
+            Line(tuple(row[:size]), Counters(*map(int, row[size:])))
+            for row in self._connection.execute(sql, values)
+            if row[size] is not None
+        ]
+
     def spent(self) -> Spent:
         """What clients have spent by day."""
         return {(row[0], int(row[1])): int(row[2]) for row in self._connection.execute("SELECT * FROM spent")}
@@ -144,7 +221,18 @@ class Database:
         Raises sqlite3.Error.
         """
         with self._transaction():
+            self._prune(int(now_s))
             return [self._count(batch, int(now_s)) for batch in batches]
+
+    def _prune(self, now_s: int) -> None:
+        """Once an hour: forget what is kept no longer. Totals stay whole."""
+        if self._pruned_hour == (hour := now_s // 3600):
+            return
+        self._pruned_hour = hour
+        self._connection.execute("DELETE FROM detail WHERE hour <= ?", (hour - KEEP_DETAIL_HOURS,))
+        oldest = hour - int(self.keep_ledger_s) // 3600
+        self._connection.execute(_FORGET, (oldest,))
+        self._connection.execute("DELETE FROM ledger WHERE hour < ?", (oldest,))
 
     def _count(self, batch: Batch, now_s: int) -> Verdict:
         row = self._connection.execute(
@@ -155,6 +243,8 @@ class Database:
             return verdict
         self._connection.execute(_ACKNOWLEDGE, (batch.journal, batch.number, now_s))
         self._connection.executemany(_ADD, self._rows(batch.sums))
+        if batch.detail:
+            self._connection.executemany(_ADD_DETAIL, self._detail_rows(batch.detail, now_s // 3600))
         if batch.spent:
             self._connection.executemany(_SPEND, [(*key, amount) for key, amount in batch.spent.items()])
         return Counted()
@@ -165,9 +255,38 @@ class Database:
             counters_of(kept, self._kept_key(key)).add(counters)
         return [(*key, *(getattr(counters, name) for name in COUNTERS)) for key, counters in kept.items()]
 
+    def _detail_rows(self, detail: Detail, this_hour: int) -> list[tuple[str | int, ...]]:
+        kept: Detail = {}
+        for key, counters in detail.items():
+            if key.line.hour > this_hour - KEEP_DETAIL_HOURS:
+                counters_of(kept, self._kept_detail_key(key)).add(counters)
+        return [
+            (*key.line, key.session, key.agent, key.request_class, *(getattr(counters, name) for name in COUNTERS))
+            for key, counters in kept.items()
+        ]
+
+    def _kept_detail_key(self, key: DetailKey) -> DetailKey:
+        session, agent, request_class = (label[:MAX_LABEL_CHARS] for label in key[1:])
+        known = self._detail_keys_of(key.line.hour)
+        kept = bounded_detail(DetailKey(_short(key.line), session, agent, request_class), known, MAX_DETAIL_AN_HOUR)
+        known.add(kept)
+        return kept
+
+    def _detail_keys_of(self, hour: int) -> set[DetailKey]:
+        found = self._detail_keys.get(hour)
+        if found is None:
+            if len(self._detail_keys) >= 2:
+                del self._detail_keys[next(iter(self._detail_keys))]
+            size = len(LedgerKey._fields)
+            rows = self._connection.execute(
+                f"SELECT {_LINE}, session, agent, request_class FROM detail WHERE hour = ?",
+                (hour,),
+            )
+            found = self._detail_keys[hour] = {DetailKey(LedgerKey(*row[:size]), *row[size:]) for row in rows}
+        return found
+
     def _kept_key(self, key: LedgerKey) -> LedgerKey:
-        hour, *labels = key
-        short = LedgerKey(hour, *(label[:MAX_LABEL_CHARS] for label in labels))
+        hour, short = key.hour, _short(key)
         known = self._keys_of(hour)
         kept = bounded(short, known, MAX_KEYS_AN_HOUR)
         known.add(kept)
@@ -179,7 +298,8 @@ class Database:
             if len(self._keys) >= 4:  # spools bring old hours, one after the other
                 del self._keys[next(iter(self._keys))]
             rows = self._connection.execute(
-                "SELECT hour, provider, key_label, model_used, client, endpoint FROM ledger WHERE hour = ?", (hour,)
+                f"SELECT {_LINE} FROM ledger WHERE hour = ?",
+                (hour,),
             )
             found = self._keys[hour] = {LedgerKey(*row) for row in rows}
         return found
@@ -192,15 +312,22 @@ class Database:
             self._connection.execute("COMMIT")
         except BaseException:
             self._keys.clear()  # it may hold keys that are now rolled back
+            self._detail_keys.clear()
+            self._pruned_hour = 0
             with contextlib.suppress(sqlite3.Error):  # some errors have ended the transaction already
                 self._connection.execute("ROLLBACK")
             raise
 
 
+def _short(key: LedgerKey) -> LedgerKey:
+    hour, *labels = key
+    return LedgerKey(hour, *(label[:MAX_LABEL_CHARS] for label in labels))
+
+
 def _checked_version(connection: sqlite3.Connection) -> int:
     """The schema's version, 0 for a new file. Raises sqlite3.DatabaseError if the file is damaged, or Foreign."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version not in (0, SCHEMA_VERSION):
+    if version not in range(SCHEMA_VERSION + 1):
         raise Foreign(f"its schema has version {version}, this program knows {SCHEMA_VERSION}")
     if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise sqlite3.DatabaseError(found)
