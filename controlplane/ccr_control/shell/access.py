@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import NoReturn
 
@@ -83,7 +83,7 @@ class Doorman:
         self._tokens: dict[bytes, Token] = {}
         self._last_used: dict[str, float] = {}
         self._unkept: set[str] = set()  # whose last use is news to the store
-        self._long: dict[asyncio.Task[object], str] = {}  # calls that last, and whose they are
+        self._long: dict[asyncio.Timeout, str] = {}  # calls that last, and whose they are
         self.failures = Failures()
 
     def hold(self, tokens: Iterable[Token]) -> None:
@@ -105,24 +105,28 @@ class Doorman:
         self._unkept.discard(name)
         self.end_calls()
 
-    @contextlib.contextmanager
-    def ending_with(self, who: Caller) -> Iterator[None]:
-        """Have the running task cancelled when the caller's token ends while the block runs."""
-        task = asyncio.current_task()
-        assert task is not None, "handlers are tasks"
-        self._long[task] = who.name
+    @contextlib.asynccontextmanager
+    async def ending_with(self, who: Caller) -> AsyncIterator[None]:
+        """Raises Unauthenticated if the caller's token ends while the block runs."""
         try:
-            yield
-        finally:
-            del self._long[task]
+            async with asyncio.timeout(None) as limit:
+                self._long[limit] = who.name
+                try:
+                    yield
+                finally:
+                    del self._long[limit]
+        except TimeoutError:
+            if not limit.expired():  # one of the block's own
+                raise
+            raise Unauthenticated("TOKEN_ENDED", f"the token {who.name} has ended") from None
 
     def end_calls(self) -> None:
-        """Cancel the calls of those who would not be let in any more."""
+        """End the calls of those who would not be let in any more."""
         now_s = self._now()
         known = {BOOTSTRAP, *(one.name for one in self._tokens.values() if one.is_valid(now_s))}
-        for task, name in self._long.items():
+        for limit, name in self._long.items():
             if name not in known:
-                task.cancel()
+                limit.reschedule(asyncio.get_running_loop().time())
 
     def last_used(self) -> dict[str, float]:
         """When tokens were used last, in this life, by name."""

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from ccr_control.core.access import Caller
 from ccr_control.core.errors import (
@@ -81,15 +82,16 @@ class DoorGuard(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: _Context) -> Any:
             try:
                 who = self._admitted(method, given, context.peer())
+                async with self._ending_with(who, is_long=handler.response_streaming):
+                    with acting_as(who):
+                        return await behaviour(request, context)
             except Refused as error:
                 return await refuse(context, error)
-            with acting_as(who), self._ending_with(who, is_long=handler.response_streaming):
-                return await behaviour(request, context)
 
         return _with_behaviour(handler, call)
 
-    def _ending_with(self, who: Caller, *, is_long: bool) -> contextlib.AbstractContextManager[None]:
-        """A block that is cancelled when the caller's token ends."""
+    def _ending_with(self, who: Caller, *, is_long: bool) -> contextlib.AbstractAsyncContextManager[None]:
+        """A block that ends when the caller's token does."""
         if self._doorman is None or not is_long:
             return contextlib.nullcontext()
         return self._doorman.ending_with(who)
@@ -130,6 +132,8 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
     def _guarded(self, method: str, behaviour: _Call, *, is_long: bool = True) -> _Call:
         async def call(request: Any, context: _Context) -> Any:
             try:
+                if request is _NO_MESSAGE:
+                    raise Malformed("NOT_A_MESSAGE", "the request is not a message of this method")  # noqa: TRY301
                 if not is_long:
                     return await behaviour(request, context)
                 steady: Any = _SteadyContext(context)  # all that a handler uses of a context
@@ -181,6 +185,20 @@ def _written_out(behaviour: _StreamCall) -> _Call:
     return call
 
 
+_NO_MESSAGE = object()
+"""Stands for bytes that are no message: gRPC itself would end the call with UNKNOWN, and log it as a mistake of ours."""
+
+
+def _reading(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read_or_not(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return _NO_MESSAGE
+
+    return read_or_not
+
+
 def _behaviour(handler: Any) -> Any:
     """The function that serves: exactly one of four is set."""
     return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -193,8 +211,9 @@ def _with_behaviour(handler: Any, behaviour: _Call) -> _Handler:
         f"{'stream' if handler.response_streaming else 'unary'}_rpc_method_handler"
     )
     make: Callable[..., _Handler] = getattr(grpc, kind)
+    read = handler.request_deserializer
     return make(
         behaviour,
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=read if handler.request_streaming or read is None else _reading(read),
         response_serializer=handler.response_serializer,
     )
