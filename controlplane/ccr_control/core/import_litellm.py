@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ccr_control.core.import_router import known_place, plain_name
@@ -39,6 +40,9 @@ _PLACES = {
     "vertex_location": "location",
 }
 _LIMITS = {"rpm": "rpm_limit", "tpm": "tpm_limit"}
+_BARE_ID = re.compile(
+    r"^anthropic\.(claude-.*?)(-v\d+(:\d+)?)?$"
+)  # at Bedrock; the relay finds the id that can be called
 _TAKEN = {"model", "api_key", "api_base", "weight", "order", *_PLACES, *_LIMITS}
 
 
@@ -70,7 +74,7 @@ def _carry_target(params: dict[str, Any], path: str, draft: Draft) -> dict[str, 
     if place is None:
         draft.lose(path, f"{kind} is not known to speak the Anthropic API")
         return None
-    model = model.removeprefix("converse/").removeprefix("invoke/")
+    model = _BARE_ID.sub(r"\1", model.removeprefix("converse/").removeprefix("invoke/"))
     provider = _provider_of(kind, place, params, draft)
     if key := params.get("api_key"):
         _add_key(provider, key, params, draft)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import ValidationError
 
+from ccr_control.core.config import load
 from ccr_control.core.decode import decode
 from ccr_control.core.document import Path, Tree, path_text
 from ccr_control.core.errors import ConfigInvalid, Problem
@@ -87,7 +88,10 @@ def imported(text: str, source: Source | None = None) -> Imported:
         "claude-code-router": import_router.carry,
         "litellm": import_litellm.carry,
     }
-    carry[whose](tree, draft)
+    try:
+        carry[whose](tree, draft)
+    except (TypeError, AttributeError, ValueError, KeyError, IndexError):  # anything may stand anywhere in it
+        raise NotRecognised(f"it does not have the shape of a configuration of {whose}") from None
     if not draft.providers:
         raise NotRecognised(
             "no provider could be carried over: "
@@ -96,7 +100,20 @@ def imported(text: str, source: Source | None = None) -> Imported:
     config = _valid(_assembled(draft), draft)
     needed = "".join(f"# Set {name}: {what}.\n" for name, what in draft.variables.items())
     shown = yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
-    return Imported(f"# Made from a configuration of {whose}.\n{needed}{shown}", whose, tuple(draft.lost))
+    made = f"# Made from a configuration of {whose}.\n{needed}{shown}"
+    return Imported(made, whose, (*draft.lost, *_to_mend(made)))
+
+
+def _to_mend(text: str) -> tuple[Problem, ...]:
+    """What is wrong between the fields of a configuration, whatever its variables are."""
+    env = {found[1]: "set-later" for found in re.finditer(r"\$\{([A-Za-z0-9_]+)\}", text)}
+    try:
+        load(text, file="<result>", fmt="yaml", env=env)
+    except ConfigInvalid as error:
+        return tuple(
+            one for one in error.problems if "is used twice" not in one.message
+        )  # as all variables are the same
+    return ()
 
 
 def _read(text: str) -> dict[str, Any]:

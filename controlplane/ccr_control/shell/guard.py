@@ -56,6 +56,7 @@ STATUS: dict[type[Refused], grpc.StatusCode] = {
 """What callers get for our errors; why, for programs, is in the trailing metadata."""
 
 REASON = "ccr-reason"
+NOT_A_MESSAGE = "the request is not a message of this method"
 MAX_DETAILS_CHARS = 2000  # gRPC sends them as a header
 
 
@@ -133,7 +134,7 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: _Context) -> Any:
             try:
                 if request is _NO_MESSAGE:
-                    raise Malformed("NOT_A_MESSAGE", "the request is not a message of this method")  # noqa: TRY301
+                    raise Malformed("NOT_A_MESSAGE", NOT_A_MESSAGE)  # noqa: TRY301
                 if not is_long:
                     return await behaviour(request, context)
                 steady: Any = _SteadyContext(context)  # all that a handler uses of a context
@@ -143,6 +144,8 @@ class HandlerGuard(grpc.aio.ServerInterceptor):
                 raise
             except Refused as error:
                 return await refuse(context, error)
+            except DecodeError:  # in a stream of messages
+                return await refuse(context, Malformed("NOT_A_MESSAGE", NOT_A_MESSAGE))
             except Exception:
                 log.exception("handler_failed", method=method)
                 return await context.abort(grpc.StatusCode.INTERNAL, "internal error")
