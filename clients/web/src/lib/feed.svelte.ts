@@ -1,0 +1,240 @@
+// What the page shows: one stream of it, for as long as somebody looks. Parts that no view needs are not asked for.
+
+import { Code, ConnectError } from "@connectrpc/connect";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { GetConfigResponse } from "../gen/ccr_rpc/v1/config_pb";
+import type { WatchRequestSchema, WatchResponse } from "../gen/ccr_rpc/v1/dashboard_pb";
+import type { Event } from "../gen/ccr_rpc/v1/events_pb";
+import type { ListNodesResponse } from "../gen/ccr_rpc/v1/fleet_pb";
+import type { KeyStatus, ScopeBudget } from "../gen/ccr_rpc/v1/keys_pb";
+import type { ProviderStatus } from "../gen/ccr_rpc/v1/providers_pb";
+import type { RecordFilterSchema, StoredRecord } from "../gen/ccr_rpc/v1/records_pb";
+import type { SeriesPoint, Session, Stats } from "../gen/ccr_rpc/v1/stats_pb";
+import { dashboard, isTokenRefused, problemOf, WITHIN } from "./control";
+import { keep, forget, token } from "./token";
+import { me } from "./me.svelte";
+
+const INTERVAL_MS = 250;
+const FIRST_WAIT_MS = 250;
+const LONGEST_WAIT_MS = 8000;
+const SILENT_AFTER_MS = 15_000;
+const MAX_RECORDS = 1000;
+const MAX_EVENTS = 300;
+const MAX_POINTS = 4000;
+
+export type Link =
+  | { is: "connecting" }
+  | { is: "live" }
+  | { is: "waiting"; why: string; untilMs: number; tries: number }
+  | { is: "asleep" }
+  | { is: "refused"; why: string };
+
+/** What a view wants besides what all of them show. */
+export interface Wants {
+  keys?: boolean;
+  sessions?: boolean;
+  records?: MessageInitShape<typeof RecordFilterSchema>;
+}
+
+class Feed {
+  link = $state.raw<Link>({ is: "connecting" });
+  /** The page's idea of now, in milliseconds; moves once a second. */
+  nowMs = $state(Date.now());
+  /** When the newest message came. 0: none did. */
+  heardMs = $state(0);
+  stats = $state.raw<Stats>();
+  providers = $state.raw<ProviderStatus[]>();
+  keys = $state.raw<KeyStatus[]>();
+  scopes = $state.raw<ScopeBudget[]>();
+  nodes = $state.raw<ListNodesResponse>();
+  config = $state.raw<GetConfigResponse>();
+  events = $state.raw<Event[]>([]);
+  sessions = $state.raw<Session[]>();
+  /** Newest first. */
+  records = $state.raw<StoredRecord[]>();
+  skipped = $state(0);
+  series = $state.raw<SeriesPoint[]>([]);
+  /** While true, new records are not shown. */
+  isPaused = $state(false);
+
+  #wants: Wants = {};
+  #running: AbortController | undefined;
+  #held: StoredRecord[] = [];
+  #lastFilter: Wants["records"];
+
+  constructor() {
+    setInterval(() => (this.nowMs = Date.now()), 1000);
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#sleep() : this.#restart()));
+    addEventListener("online", () => this.link.is === "waiting" && this.#restart());
+  }
+
+  /** Begin to watch, or go on with other parts. */
+  want(wants: Wants): void {
+    const isNew = spelt(wants) !== spelt(this.#wants);
+    if (isNew && wants.records && spelt(wants.records) !== spelt(this.#lastFilter)) {
+      this.records = undefined; // what is there does not fit
+      this.#lastFilter = wants.records;
+    }
+    this.#wants = wants;
+    if (isNew || this.#running === undefined) this.#restart();
+  }
+
+  /** Try again at once. */
+  retry(): void {
+    this.#restart();
+  }
+
+  login(given: string): void {
+    keep(given);
+    this.#restart();
+  }
+
+  logout(): void {
+    forget();
+    this.#running?.abort();
+    this.link = { is: "refused", why: "" };
+  }
+
+  resume(): void {
+    this.isPaused = false;
+    this.#show(this.#held.splice(0));
+  }
+
+  #sleep(): void {
+    this.#running?.abort();
+    this.#running = undefined;
+    if (this.link.is !== "refused") this.link = { is: "asleep" };
+  }
+
+  #restart(): void {
+    if (document.hidden) return;
+    this.#running?.abort();
+    this.#running = new AbortController();
+    void this.#follow(this.#running.signal);
+  }
+
+  async #follow(signal: AbortSignal): Promise<void> {
+    if (!token()) {
+      this.link = { is: "refused", why: "" };
+      return;
+    }
+    let waitMs = FIRST_WAIT_MS;
+    if (this.link.is !== "live") this.link = { is: "connecting" };
+    for (let tries = 1; !signal.aborted; tries += 1) {
+      let why = "The control plane ended the stream.";
+      try {
+        await me.ask(signal);
+        await this.#listen(signal, () => {
+          waitMs = FIRST_WAIT_MS;
+          tries = 0;
+        });
+      } catch (thrown) {
+        if (signal.aborted) return;
+        const code = ConnectError.from(thrown).code;
+        if (isTokenRefused(thrown) || code === Code.PermissionDenied) {
+          this.link = { is: "refused", why: problemOf(thrown) };
+          return;
+        }
+        why = problemOf(thrown);
+        if (code === Code.Unimplemented) waitMs = LONGEST_WAIT_MS;
+      }
+      if (signal.aborted) return;
+      const forMs = waitMs * (0.75 + Math.random() / 2); // many pages must not come back at once
+      this.link = { is: "waiting", why, untilMs: Date.now() + forMs, tries };
+      await pause(forMs, signal);
+      waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS);
+    }
+  }
+
+  async #listen(signal: AbortSignal, heard: () => void): Promise<void> {
+    const silent = new AbortController();
+    const stop = (): void => silent.abort();
+    signal.addEventListener("abort", stop);
+    const doubt = (): void => {
+      alarm = setTimeout(stop, WITHIN.timeoutMs); // nothing may have changed: ask whether somebody is there
+      me.ask(silent.signal).then(() => {
+        clearTimeout(alarm);
+        alarm = setTimeout(doubt, SILENT_AFTER_MS);
+      }, stop);
+    };
+    let alarm = setTimeout(doubt, SILENT_AFTER_MS);
+    try {
+      for await (const message of dashboard.watch(this.#request(), { signal: silent.signal })) {
+        clearTimeout(alarm);
+        alarm = setTimeout(doubt, SILENT_AFTER_MS);
+        heard();
+        if (this.link.is !== "live") this.link = { is: "live" };
+        this.#take(message);
+      }
+    } finally {
+      clearTimeout(alarm);
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  #request(): MessageInitShape<typeof WatchRequestSchema> {
+    return {
+      interval: { seconds: 0n, nanos: INTERVAL_MS * 1e6 },
+      stats: true,
+      providers: true,
+      nodes: true,
+      config: true,
+      events: true,
+      series: true,
+      keys: this.#wants.keys ?? false,
+      sessions: this.#wants.sessions ?? false,
+      ...(this.#wants.records ? { records: this.#wants.records } : {}),
+    };
+  }
+
+  #take(message: WatchResponse): void {
+    this.heardMs = Date.now();
+    if (message.stats) this.stats = message.stats;
+    if (message.providers) this.providers = message.providers.providers;
+    if (message.keys) this.keys = message.keys.keys;
+    if (message.scopes) this.scopes = message.scopes.budgets;
+    if (message.nodes) this.nodes = message.nodes;
+    if (message.config) this.config = message.config;
+    if (message.sessions) this.sessions = message.sessions.sessions;
+    if (message.events.length) this.events = newestEvents(this.events, message.events);
+    if (message.series.length) this.series = joined(this.series, message.series);
+    if (message.records) {
+      this.skipped += Number(message.records.skipped);
+      if (this.isPaused) this.#held = [...this.#held, ...message.records.records].slice(-MAX_RECORDS);
+      else this.#show(message.records.records);
+    }
+  }
+
+  #show(fresh: StoredRecord[]): void {
+    const known = this.records ?? [];
+    const seen = new Set(known.slice(0, 400).map((one) => one.record?.requestId)); // a new stream begins with some we have
+    const news = fresh.filter((one) => !seen.has(one.record?.requestId)).reverse();
+    this.records = [...news, ...known].slice(0, MAX_RECORDS);
+  }
+}
+
+function newestEvents(known: Event[], fresh: Event[]): Event[] {
+  const byId = new Map([...known, ...fresh].map((one) => [one.id, one]));
+  return [...byId.values()].sort((one, other) => Number(other.id - one.id)).slice(0, MAX_EVENTS);
+}
+
+/** Points by time; a newer one of the same time takes the older one's place. */
+function joined(known: SeriesPoint[], fresh: SeriesPoint[]): SeriesPoint[] {
+  const at = (one: SeriesPoint): number => (one.at ? timestampMs(one.at) : 0);
+  const byTime = new Map([...known, ...fresh].map((one) => [at(one), one]));
+  return [...byTime.values()].sort((one, other) => at(one) - at(other)).slice(-MAX_POINTS);
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    const timer = setTimeout(done, Math.max(0, ms));
+    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+  });
+}
+
+function spelt(value: unknown): string {
+  return JSON.stringify(value, (_, one: unknown) => (typeof one === "bigint" ? one.toString() : one)) ?? "";
+}
+
+export const feed = new Feed();

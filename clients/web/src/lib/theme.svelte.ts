@@ -1,0 +1,34 @@
+// Light or dark: as the system says, unless somebody chose.
+
+type Choice = "" | "light" | "dark";
+const KEEP = "ccr.theme";
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+class Theme {
+  choice = $state<Choice>((localStorage.getItem(KEEP) ?? "") as Choice);
+  #systemIsDark = $state(system.matches);
+  isDark = $derived(this.choice ? this.choice === "dark" : this.#systemIsDark);
+
+  constructor() {
+    system.addEventListener("change", () => (this.#systemIsDark = system.matches));
+    this.#apply();
+  }
+
+  toggle(): void {
+    this.choice = this.isDark ? "light" : "dark";
+    localStorage.setItem(KEEP, this.choice);
+    this.#apply();
+  }
+
+  #apply(): void {
+    if (this.choice) document.documentElement.dataset.theme = this.choice;
+    else delete document.documentElement.dataset.theme;
+  }
+}
+
+export const theme = new Theme();
+
+/** A colour of the style sheet. */
+export function colour(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
