@@ -5,6 +5,7 @@
     snapshot FILE|-             writes what nodes would decide by, serialised and without secrets, to stdout
     schema                      prints the JSON Schema, for editors
     init [--out FILE] [--force] writes a configuration to begin with
+    import FILE|-               makes a configuration of another program's; what is not carried over goes to stderr
 
 Exit codes: 0 all is well, 1 the configuration has problems, 2 the command was used wrongly or a file cannot be
 read or written. Output goes to stdout, problems and warnings to stderr.
@@ -20,10 +21,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 from ccr_control.core.compile import check, compile_snapshot, json_schema, redacted_yaml
 from ccr_control.core.config import Format, Loaded, as_text, load
 from ccr_control.core.errors import ConfigInvalid, Problem
+from ccr_control.core.importing import NotRecognised, Source, imported
 from ccr_control.core.withheld import without_secrets
 
 OK, PROBLEMS, USAGE = 0, 1, 2
@@ -64,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--out", metavar="FILE", default="ccr.yaml", help="default: %(default)s; - for standard output")
     init.add_argument("--force", action="store_true", help="replace the file if it exists")
     init.set_defaults(command=_init)
+    importing = commands.add_parser("import", help="make a configuration of another program's")
+    importing.add_argument("file", metavar="FILE", help="its configuration; - for standard input")
+    importing.add_argument("--from", dest="source", choices=get_args(Source), help="default: found out by its keys")
+    importing.add_argument("--out", metavar="FILE", default="-", help="default: standard output")
+    importing.add_argument("--force", action="store_true", help="replace the file if it exists")
+    importing.set_defaults(command=_import)
     return parser
 
 
@@ -100,6 +109,12 @@ def _init(options: argparse.Namespace) -> int:
     if options.out == "-":
         print(text, end="")
         return OK
+    if (code := _write_out(options, text)) == OK:
+        print(f"wrote {options.out}: set ANTHROPIC_API_KEY, then run `ccr serve --config {options.out}`")
+    return code
+
+
+def _write_out(options: argparse.Namespace, text: str) -> int:
     try:
         # "x" never overwrites, and never follows a dangling link
         with open(options.out, "w" if options.force else "x", encoding="utf-8") as out:
@@ -107,8 +122,25 @@ def _init(options: argparse.Namespace) -> int:
     except FileExistsError:
         print(f"{options.out}: exists already; --force replaces it", file=sys.stderr)
         return USAGE
-    print(f"wrote {options.out}: set ANTHROPIC_API_KEY, then run `ccr serve --config {options.out}`")
     return OK
+
+
+def _import(options: argparse.Namespace) -> int:
+    try:
+        text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
+        made = imported(text, options.source)
+    except UnicodeDecodeError:
+        print(f"{options.file}: is not UTF-8 text", file=sys.stderr)
+        return PROBLEMS
+    except NotRecognised as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return PROBLEMS
+    for lost in made.not_carried_over:
+        print(f"not carried over: {lost}", file=sys.stderr)
+    if options.out == "-":
+        print(made.text, end="")
+        return OK
+    return _write_out(options, made.text)
 
 
 def _loaded(options: argparse.Namespace) -> Loaded:

@@ -84,7 +84,7 @@ def test_rows_say_what_a_worker_does() -> None:
         replace(NODE, served_version=6, rejected_version=7),
         replace(NODE, is_connected=False),
     )
-    states = [row[1] for row in node_rows(replace(WELL, nodes=nodes))]
+    states = [row[1] for row in node_rows(nodes, WELL.newest_version)]
     assert states == ["serving", "behind", "rejecting", "gone (2026-11-21T09:00:00Z)"]
 
 

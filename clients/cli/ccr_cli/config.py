@@ -12,11 +12,14 @@ from typing import Annotated
 
 import typer
 
+from ccr_cli import cc, changes
 from ccr_cli.failure import EXIT_NOT_WELL
 from ccr_cli.options import Control, Json, StateDir
 from ccr_cli.screen import print_json
 
-app = typer.Typer(no_args_is_help=True, help="Write, check, show and reload the configuration.")
+app = typer.Typer(no_args_is_help=True, help="Write, check, show, change and undo the configuration.")
+changes.register(app)
+app.add_typer(cc.app, name="cc")
 
 
 @app.command()
@@ -24,13 +27,19 @@ def init(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; - for standard output.")] = "ccr.yaml",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a configuration to begin with."""
+    """Write a configuration to begin with.
+
+    Example: `ccr config init ccr.yaml`
+    """
     _offline("init", "--out", file, *(["--force"] if force else []))
 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
+    """Print the JSON Schema of the configuration, for editors.
+
+    Example: `ccr config schema > ccr.schema.json`
+    """
     _offline("schema")
 
 
@@ -45,6 +54,8 @@ def validate(
     """Check a configuration and list every problem; without FILE, the file of the running control plane.
 
     Exit codes: 0 valid, 1 it has problems.
+
+    Example: `ccr config validate ccr.yaml`
     """
     if file is not None:
         _offline("validate", file)
@@ -71,7 +82,10 @@ def show(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Print the configuration as it takes effect, defaults included, secrets as "***"."""
+    """Print the configuration as it takes effect, defaults included, secrets as "***".
+
+    Example: `ccr config show ccr.yaml`
+    """
     if file is not None:
         _offline("show", file)
     from ccr_rpc.v1 import config_pb2
@@ -95,6 +109,8 @@ def reload(control: Control = None, state_dir: StateDir = None, as_json: Json = 
     """Have the running control plane read its file again now.
 
     Exit codes: 0 the file is in force, 1 it was refused and the one before stays in force.
+
+    Example: `ccr config reload`
     """
     from ccr_rpc.v1 import config_pb2
 

@@ -19,6 +19,8 @@ def explain(request_id: RequestId, control: Control = None, state_dir: StateDir 
     """Show why a request went where it went: its route, the candidates in order, what was passed over, each attempt.
 
     Exit codes: 0 it is known, 2 it is not among the newest requests.
+
+    Example: `ccr explain req_ccr_1e0cce7a1b00000001`
     """
     from ccr_rpc.v1 import routes_pb2
 

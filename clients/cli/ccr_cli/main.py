@@ -8,23 +8,55 @@ import sys
 
 import typer
 
-from ccr_cli import config, explain, providers, route, run, serve, status, version
+from ccr_cli import (
+    call,
+    config,
+    cost,
+    explain,
+    fleet,
+    keys,
+    providers,
+    records,
+    route,
+    run,
+    serve,
+    sessions,
+    status,
+    strategy,
+    tokens,
+    version,
+)
 from ccr_cli.failure import Failure
 
 app = typer.Typer(
     name="ccr",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="A relay between Claude Code and many Anthropic-compatible providers.",
+    epilog="Begin with `ccr serve`; in another terminal: `ccr run claude`, `ccr status`, `ccr tail`, `ccr cost`.",
 )
 app.command()(serve.serve)
+app.add_typer(run.app, name="run")
 app.command()(status.status)
+app.command()(records.tail)
+app.command()(records.records)
 app.command()(explain.explain)
 app.command()(route.route)
-app.add_typer(config.app, name="config")
+app.command()(sessions.sessions)
+app.command()(sessions.stats)
+app.command()(cost.cost)
+app.command()(cost.budgets)
+app.command()(cost.prices)
 app.add_typer(providers.app, name="providers")
-app.add_typer(run.app, name="run")
+app.command()(strategy.strategy)
+app.add_typer(keys.app, name="keys")
+app.command()(keys.scopes)
+app.add_typer(fleet.app, name="nodes")
+app.command()(fleet.events)
+app.add_typer(config.app, name="config")
+app.add_typer(tokens.app, name="tokens")
+app.command()(call.call)
+app.command()(sessions.unknowns)
 app.command()(version.version)
 
 

@@ -208,12 +208,12 @@ NODE_COLUMNS = (
 NODE_NUMBERS = frozenset({2, 3, 4, 5, 6, 7, 8, 9})
 
 
-def node_rows(overview: Overview) -> list[tuple[str, ...]]:
+def node_rows(nodes: Sequence[NodeState], newest_version: int) -> list[tuple[str, ...]]:
     """One row for each node."""
     return [
         (
             node.node_id,
-            _node_state(node, overview.newest_version),
+            _node_state(node, newest_version),
             _or_dash(node.served_version),
             _or_dash(node.offered_version),
             _or_dash(node.rejected_version),
@@ -224,7 +224,7 @@ def node_rows(overview: Overview) -> list[tuple[str, ...]]:
             _or_dash(node.pid),
             node.software_version or "-",
         )
-        for node in overview.nodes
+        for node in nodes
     ]
 
 

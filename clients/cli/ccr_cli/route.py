@@ -51,6 +51,8 @@ def route(
     """Show where a request would go, as a running worker decides it; nothing is sent and nothing changes.
 
     Exit codes: 0 it would be tried, 1 its client would get an error, or the configuration has problems.
+
+    Examples: `ccr route --model claude-opus-5-5`, `ccr route --model claude-haiku-4-5 --thinking --config new.yaml`
     """
     from ccr_rpc.v1 import routes_pb2, snapshot_pb2
 

@@ -36,11 +36,13 @@ def claude(
     """Start Claude Code (`claude` on the PATH, or $CCR_CLAUDE) behind the relay.
 
     Only the started process is set up: nothing is written anywhere.
+
+    Examples: `ccr run claude`, `ccr run claude -- -p "hello" --model opus`
     """
     program = _program(os.environ)
-    relay = _relay(url, control, state_dir)
-    token = None if subscription else _key(key_env, os.environ)
-    _check(relay, token, key_env)
+    relay = relay_address(url, control, state_dir)
+    token = None if subscription else relay_key(key_env, os.environ)
+    check_relay(relay, token, key_env)
     os.execve(program, [program, *(arguments or [])], environment(os.environ, relay, token))  # noqa: S606
 
 
@@ -55,7 +57,7 @@ def _program(env: Mapping[str, str]) -> str:
     )
 
 
-def _relay(url: str | None, control: str | None, state_dir: str | None) -> str:
+def relay_address(url: str | None, control: str | None, state_dir: str | None) -> str:
     """The relay's base URL: as told, as the state directory or the control plane knows, or the usual one."""
     state = places.state_dir(state_dir, os.environ)
     if known := places.relay_url(url, state, os.environ):
@@ -76,7 +78,7 @@ def _relay(url: str | None, control: str | None, state_dir: str | None) -> str:
     return places.url_of_listen(yaml.safe_load(text)["server"]["listen"])
 
 
-def _key(key_env: str | None, env: Mapping[str, str]) -> str:
+def relay_key(key_env: str | None, env: Mapping[str, str]) -> str:
     """The relay key. Raises Failure if the named variable holds none."""
     key = env.get(key_env or KEY_VARIABLE)
     if key_env and not key:
@@ -84,7 +86,7 @@ def _key(key_env: str | None, env: Mapping[str, str]) -> str:
     return key or ANY_TOKEN
 
 
-def _check(relay: str, token: str | None, key_env: str | None) -> None:
+def check_relay(relay: str, token: str | None, key_env: str | None) -> None:
     """Raises Failure if the relay is not there, not well, or does not take the key."""
     from ccr_cli.relay import status_of
 

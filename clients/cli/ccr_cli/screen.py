@@ -11,7 +11,9 @@ Row = Sequence[str]
 
 def print_table(title: str, columns: Row, rows: Sequence[Row], numeric: frozenset[int] = frozenset()) -> None:
     """A table under its title; `numeric` columns are aligned to the right. NO_COLOR is rich's own business."""
-    if sys.stdout.isatty():
+    if not rows:
+        print(f"{title}: none")
+    elif sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -41,3 +43,22 @@ def plain_table(columns: Row, rows: Sequence[Row], numeric: frozenset[int]) -> l
 def print_json(value: object) -> None:
     """One JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_line(text: str) -> None:
+    """A line of something that goes on: seen at once, also through a pipe."""
+    print(text, flush=True)
+
+
+def print_diff(text: str) -> None:
+    """A unified diff, coloured on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    if not sys.stdout.isatty():
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
+    console = Console()
+    for line in text.splitlines():
+        console.print(Text(line, style=colours.get(line[:1], "")), soft_wrap=True)

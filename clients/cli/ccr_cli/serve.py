@@ -32,6 +32,8 @@ def serve(
 
     SIGTERM or Ctrl-C lets open requests finish; a second one ends at once. SIGHUP reads the configuration again,
     SIGUSR2 replaces the workers one by one.
+
+    Examples: `ccr serve`, `ccr serve --demo --listen 127.0.0.1:8787`
     """
     given = {
         "--config": config,

@@ -24,6 +24,8 @@ def status(control: Control = None, state_dir: StateDir = None, url: Url = None,
 
     Exit codes: 0 all is well, 1 something is not (a refused configuration, a worker that lags or rejects, an open circuit),
     3 no control plane answers.
+
+    Example: `ccr status --json`
     """
     state = places.state_dir(state_dir, os.environ)
     relay = places.relay_url(url, state, os.environ)
@@ -89,7 +91,9 @@ def _print(now: Overview, wrong: list[str]) -> None:
     for label, words in overview.facts(now):
         print(f"{label:<15}{words}")
     print()
-    print_table("Workers", overview.NODE_COLUMNS, overview.node_rows(now), overview.NODE_NUMBERS)
+    print_table(
+        "Workers", overview.NODE_COLUMNS, overview.node_rows(now.nodes, now.newest_version), overview.NODE_NUMBERS
+    )
     if rows := overview.provider_rows(now):
         print()
         title = f"Providers (rates and latencies of the last {now.window_s:.0f} s)"

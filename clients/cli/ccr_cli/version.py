@@ -10,7 +10,10 @@ from ccr_cli.screen import print_json
 
 
 def version(as_json: Json = False) -> None:
-    """Print the versions of this relay, of Python and of the platform."""
+    """Print the versions of this relay, of Python and of the platform.
+
+    Example: `ccr version --json`
+    """
     facts = {"version": installed("cc-relay"), "python": platform.python_version(), "platform": platform.platform()}
     if as_json:
         print_json(facts)
