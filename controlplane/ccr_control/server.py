@@ -48,6 +48,8 @@ from ccr_control.services.routes import RouteServicer
 from ccr_control.services.snapshot import SnapshotServicer
 from ccr_control.services.usage import Heard, UsageServicer
 from ccr_control.shell.access import Doorman
+from ccr_control.shell.alerts import AlertKeeper, budget_shares, limit_shares
+from ccr_control.shell.certificates import server_credentials
 from ccr_control.shell.changes import Changes
 from ccr_control.shell.config_file import ConfigFile
 from ccr_control.shell.credentials import CredentialKeeper
@@ -55,6 +57,7 @@ from ccr_control.shell.events import EventLog
 from ccr_control.shell.health import HealthKeeper
 from ccr_control.shell.listeners import Services, listening
 from ccr_control.shell.log import Log, logging_to
+from ccr_control.shell.metrics import serving_metrics
 from ccr_control.shell.paths import (
     CannotStart,
     NoConfig,
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> None:
+async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> None:  # noqa: PLR0915 - it only wires
     """Own the state directory, serve at both doors, follow the configuration file. Ends with SIGTERM or SIGINT.
 
     Raises CannotStart.
@@ -125,6 +128,11 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         publisher.note_used(opened.last_version)
 
     store = Store(state.database, Database.open, time.time, take_up)
+
+    def keep_ledger_s() -> float:
+        return file.in_force.config.ledger.keep.total_seconds()
+
+    store.keep_ledger_s = keep_ledger_s
 
     def renew() -> None:
         publisher.renew()
@@ -152,6 +160,11 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     file.applied, file.refused = revisions.note, revisions.refused
     leasing = Leasing(
         Leases(time.monotonic(), int(time.time() * 1000), file.revision.config.server.workers), time.monotonic
+    )
+    alerts = AlertKeeper(
+        lambda: file.in_force.config.alerts,
+        events,
+        [lambda: budget_shares(spending), lambda: limit_shares(leasing.budgets())],
     )
     figures = Figures(stats, fleet, spending, store, events, time.time)
     services = _services(
@@ -183,9 +196,11 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         publisher.offer(file.in_force.snapshot)
         await publisher.publish()
         control = file.revision.config.control
+        tls = server_credentials(control.tls, file.path)
         async with (
-            listening(state.socket, control.listen, doorman, services) as listen,
+            listening(state.socket, control.listen, doorman, services, tls) as listen,
             serving_web(control.web_listen, doorman, services) as web_url,
+            serving_metrics(control.metrics_listen, figures.metrics) as metrics_listen,
         ):
             write_private(state.path / "control.address", state.address)
             write_private(state.path / "web.address", f"{web_url or ''}\n")  # empty: nobody sends a token there
@@ -196,6 +211,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 address=state.address,
                 listen=str(listen),
                 web=web_url,
+                metrics=None if metrics_listen is None else str(metrics_listen),
                 config=str(file.path),
                 state_dir=str(state.path),
                 snapshot_version=publisher.version,
@@ -208,6 +224,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
                 "changes": changes.run(),
                 "revisions": revisions.run(),
                 "events": events.run(),
+                "alerts": alerts.run(),
                 "tokens": doorman.keep_used(store),
                 "trends": leasing.keep_trends(),
             }

@@ -73,7 +73,7 @@ def parse_address(text: object) -> Address:
 
 def _loopback_only(address: Address) -> Address:
     if not address.is_loopback:
-        raise ValueError("beyond loopback this needs TLS and a token, which are not available yet: use 127.0.0.1")
+        raise ValueError("the page is served on loopback only: use 127.0.0.1, and a tunnel (ssh -L) from elsewhere")
     return address
 
 

@@ -88,6 +88,12 @@ def _listening(config: Config, document: Document) -> Iterator[Finding]:
         (("control", "listen"), str(config.control.listen)),
         (("control", "web_listen"), str(config.control.web_listen)),
     ]
+    if not config.control.listen.is_loopback and config.control.tls is None:
+        message = (
+            "beyond loopback tokens and answers would pass in the clear: add `tls: {cert_file: …, key_file: …}` "
+            "(`ccr tls init` makes them), or listen on 127.0.0.1"
+        )
+        yield Finding(("control", "listen"), message, (("control", "tls"),))
     used: dict[str, Path] = {}
     for path, address in places:
         earlier = used.setdefault(address, path)

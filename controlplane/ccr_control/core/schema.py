@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ccr_control.core.addresses import Address, Listen, LoopbackListen, Origin
 from ccr_control.core.provider_schema import Priority, ProviderConfig, Weight
@@ -30,7 +30,7 @@ from ccr_control.core.scalars import (
     ZeroDuration,
     one_or_many,
 )
-from ccr_control.core.secret import Credential
+from ccr_control.core.secret import Credential, Secret
 from ccr_control.core.section import Section
 
 Strategy = Literal[
@@ -46,7 +46,21 @@ Strategy = Literal[
 RequestClass = Literal["main", "subagent", "background", "count_tokens"]
 
 
+def _at_least_a_day(value: timedelta) -> timedelta:
+    if value < timedelta(days=1):
+        raise ValueError("must be at least a day, such as 365d")
+    return value
+
+
+def _https(value: Secret) -> Secret:
+    if not value.reveal().startswith("https://"):
+        raise ValueError("must be an https URL: it may hold a secret, and says what happens here")
+    return value
+
+
 Count = Annotated[Int, Field(ge=1, le=10**12)]
+LedgerTime = Annotated[PositiveDuration, AfterValidator(_at_least_a_day)]
+Webhook = Annotated[Credential, AfterValidator(_https)]
 
 
 class ClientLimitsConfig(Section):
@@ -116,13 +130,49 @@ class ServerConfig(Section):
     """`auto`: text on a terminal, JSON elsewhere."""
 
 
+FileName = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class ControlTlsConfig(Section):
+    """Certificates for the port of the gRPC API. `ccr tls init` makes some. Changed ones take effect with the next start."""
+
+    cert_file: FileName
+    """PEM certificate of the server, followed by what leads to its authority."""
+    key_file: FileName
+    """PEM private key of the server."""
+    client_ca_file: FileName | None = None
+    """PEM certificates: only clients with a certificate by one of them get as far as showing a token."""
+
+
 class ControlConfig(Section):
     """How people and scripts reach the control plane."""
 
-    listen: LoopbackListen = Address("127.0.0.1", 9090)
-    """Address of the gRPC API."""
+    listen: Listen = Address("127.0.0.1", 9090)
+    """Address of the gRPC API. Beyond loopback it needs `tls`."""
+    tls: ControlTlsConfig | None = None
+    """Absent: without TLS, which is for loopback only."""
     web_listen: LoopbackListen = Address("127.0.0.1", 9091)
     """Address of the web page and grpc-web."""
+    metrics_listen: LoopbackListen | None = None
+    """Address of `/metrics`, for Prometheus. Absent: none."""
+
+
+class LedgerConfig(Section):
+    """What was used and what it cost, by the hour."""
+
+    keep: LedgerTime = timedelta(days=365)
+    """How long hours are kept, at least a day. What is older stays in the totals only."""
+
+
+class AlertsConfig(Section):
+    """Telling people that something is nearly or wholly used, or that tokens are being guessed: an event, and a webhook."""
+
+    at: Share = 0.8
+    """The share of a budget or limit at which people are told."""
+    webhook: Webhook | None = None
+    """Gets each alert as a JSON object by POST: an https URL. It may hold a secret, and is not shown."""
+    allow_private: Flag = False
+    """Whether the webhook may be on this machine or a private network."""
 
 
 class MatchConfig(Section):
@@ -281,3 +331,7 @@ class Config(Section):
     """The upstreams."""
     health: HealthConfig = HealthConfig()
     """Circuits and probes."""
+    ledger: LedgerConfig = LedgerConfig()
+    """What was used and what it cost."""
+    alerts: AlertsConfig = AlertsConfig()
+    """Telling people in time."""

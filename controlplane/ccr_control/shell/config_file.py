@@ -232,4 +232,5 @@ def _bound(config: Config) -> dict[str, object]:
         "server.workers": config.server.workers,
         "server.log_format": config.server.log_format,
         "control.listen": config.control.listen,
+        "control.tls": config.control.tls,
     }

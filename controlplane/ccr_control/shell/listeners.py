@@ -86,18 +86,23 @@ class Services:
 
 @asynccontextmanager
 async def listening(
-    socket_path: Path, address: Address, doorman: Doorman, services: Services
+    socket_path: Path,
+    address: Address,
+    doorman: Doorman,
+    services: Services,
+    tls: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Address]:
     """Serve at both doors while the block runs; yields the TCP address with its real port.
 
-    Raises CannotStart if an address cannot be had.
+    `tls`: what the port is secured with. Raises CannotStart if an address cannot be had.
     """
+    assert tls is not None or address.is_loopback, "tokens never pass in the clear"
     streams = OpenStreams()
     private = grpc.aio.server(interceptors=[DoorGuard(None), HandlerGuard(streams)], options=OPTIONS)
     public = grpc.aio.server(interceptors=[DoorGuard(doorman), HandlerGuard(streams)], options=OPTIONS)
     for server in (private, public):
         services.offer_on(server)
-    bound = Address(address.host, _bind_tcp(public, address))
+    bound = Address(address.host, _bind_tcp(public, address, tls))
     _bind_socket(private, socket_path)
     await private.start()
     await public.start()
@@ -122,9 +127,11 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
         os.umask(before)
 
 
-def _bind_tcp(server: grpc.aio.Server, address: Address) -> int:
+def _bind_tcp(server: grpc.aio.Server, address: Address, tls: grpc.ServerCredentials | None) -> int:
     """Bind the port. Returns it, as 0 means any."""
     try:
+        if tls is not None:
+            return server.add_secure_port(str(address), tls)
         return server.add_insecure_port(str(address))
     except RuntimeError as error:
         raise CannotStart(f"cannot listen on {address} (control.listen): {_why_not(address)}") from error
