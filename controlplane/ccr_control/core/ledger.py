@@ -58,6 +58,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     session: str = ""
     agent: str = ""
     model_asked: str = ""
+    tried: tuple[tuple[str, str, str], ...] = ()  # (provider, key label, reason) of each attempt; no reason: the answer
     request_class: str = ""
     cost_micro_usd: int = 0
     saved_micro_usd: int = 0  # by prompt caches; less than 0: writing them cost more than reading them saved
@@ -182,6 +183,7 @@ class FoldedSum:
     key: LedgerKey
     counters: Counters  # each in [0, MAX_COUNTER]
     ended_at_s: int  # the second in which they ended, in seconds since 1970; 0: they took longer to gather
+    overhead_us: int = 0
 
 
 COUNTERS = tuple(field.name for field in fields(Counters))

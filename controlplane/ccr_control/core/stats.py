@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ccr_control.core.history import History
 from ccr_control.core.ledger import OTHER, Counters, Finished, FoldedSum, Sums, counters_of
+from ccr_control.core.meters import Meters
 from ccr_control.core.sessions import Sessions
 from ccr_control.core.sketch import Sketch
 
@@ -106,7 +107,7 @@ class Stats:
     """What happened, as far as anybody wants to watch it live."""
 
     def __init__(self, totals: Mapping[str, Counters] | None = None) -> None:
-        self.history, self.sessions = History(), Sessions()
+        self.history, self.sessions, self.meters = History(), Sessions(), Meters()
         self.batches = 0  # that were counted: whoever shows figures knows by it whether they changed
         self._windows: dict[str, Window] = {}
         self._totals: dict[str, Counters] = {}
@@ -144,6 +145,7 @@ class Stats:
                 self._today.add(counters)
         self.history.count(finished, folded, now_s)
         self.sessions.count(finished, now_s)
+        self.meters.count(finished, folded, sums)
         self.batches += 1
 
     def totals(self) -> Mapping[str, Counters]:

@@ -41,6 +41,9 @@ class Unknowns:
         self._seen: dict[UnknownName, Seen] = {}
         self._limit = limit
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def note(self, name: UnknownName, count: int, at_s: float) -> bool:
         """It was said so often. Returns whether the name was new, whoever said it; beyond the limit no new one is kept."""
         if not is_plain(name) or count < 1:

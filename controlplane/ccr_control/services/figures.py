@@ -21,6 +21,7 @@ from ccr_control.core.stats import Stats
 from ccr_control.core.unknowns import Unknowns
 from ccr_control.services.dashboard import DashboardServicer, Make, add_dashboard_servicer, stats_maker
 from ccr_control.services.ledger import LedgerServicer, Spending
+from ccr_control.services.metrics import exposition
 from ccr_control.services.records import RecordServicer, add_record_servicer
 from ccr_control.services.stats import StatsServicer
 from ccr_control.shell.events import Asking, EventLog
@@ -38,6 +39,8 @@ class Figures:
         self._stats, self._fleet, self._store, self._events, self._now = stats, fleet, store, events, now
         self._stats_servicer = StatsServicer(stats, now, self.open_requests, self.unknowns)
         self._ledger_servicer = LedgerServicer(store, spending, now)
+        self._spending = spending
+        self._makers: dict[str, Make] = {}
 
     def open_requests(self) -> int:
         """How many requests the nodes are serving, as they said last."""
@@ -53,15 +56,22 @@ class Figures:
             self._ledger_servicer,
         )
         services.add("ccr.rpc.v1.RecordService", add_record_servicer, RecordServicer(self.recent, self.arrivals))
+        self._makers = {"stats": stats_maker(self._stats_servicer.message), **makers(services)}
         dashboard = DashboardServicer(
             self._stats,
             self.recent,
             self._events,
-            {"stats": stats_maker(self._stats_servicer.message), **makers(services)},
+            self._makers,
             self._events_before,
             self._now,
         )
         services.add("ccr.rpc.v1.DashboardService", add_dashboard_servicer, dashboard)
+
+    async def metrics(self) -> bytes:
+        """Everything for Prometheus."""
+        parts = {name: await make() for name, make in self._makers.items() if name != "keys"}
+        spending = self._spending
+        return exposition(self._stats.meters, parts, spending.budgets, spending.spent, len(self.unknowns))
 
     async def _events_before(self, most: int) -> list[Event]:
         return await self._store.ask(lambda tables: tables.changes.events_before("", "", 0, most))

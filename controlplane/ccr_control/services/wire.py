@@ -67,6 +67,7 @@ def finished(record: usage_pb2.RequestRecord, pricing: Pricing = unpriced) -> Fi
         if len(attempts) > 1
         else (),
         scope=last.scope if last else "",
+        tried=tuple((one.provider, one.key_label, one.reason) for one in attempts),
         session=record.session,
         agent=record.agent,
         model_asked=record.model_asked,
@@ -112,7 +113,7 @@ def folded(part: usage_pb2.UsageSum, pricing: Pricing = unpriced) -> FoldedSum:
         unpriced_requests=bill.unpriced_requests,
     )
     counters.add_tokens(tokens)
-    return FoldedSum(key, counters.within_bounds(), part.ended_at.seconds)
+    return FoldedSum(key, counters.within_bounds(), part.ended_at.seconds, max(0, part.overhead_us))
 
 
 def _endpoint(number: int) -> str:

@@ -24,7 +24,7 @@ from ccr_control.core.report import Line, Question
 from ccr_control.core.spending import Spent
 from ccr_control.shell.log import Log
 from ccr_control.store.change_tables import ChangeTables, Kept
-from ccr_control.store.database import Batch, Counted, Foreign, Verdict, is_hopeless, move_aside
+from ccr_control.store.database import KEEP_LEDGER_S, Batch, Counted, Foreign, Verdict, is_hopeless, move_aside
 from ccr_control.store.health_tables import HealthTables
 
 RETRY_S = 1.0
@@ -64,6 +64,7 @@ class Tables(Protocol):
     def totals(self) -> dict[str, Counters]: ...
     def today(self, now_s: float) -> Counters: ...
     def report(self, question: Question) -> list[Line]: ...
+    def keep_ledger_for(self, seconds: float) -> None: ...
     def spent(self) -> Spent: ...
     def count(self, batches: Sequence[Batch], now_s: float) -> list[Verdict]: ...
     def close(self) -> None: ...
@@ -111,6 +112,7 @@ class Store:
         self._slots = asyncio.Semaphore(MAX_WAITING)
         self._tables: Tables | None = None
         self._is_troubled = False  # said so already
+        self.keep_ledger_s: Callable[[], float] = lambda: KEEP_LEDGER_S
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -228,6 +230,7 @@ class Store:
         if not jobs or self._tables is None:
             return jobs
         try:
+            self._tables.keep_ledger_for(self.keep_ledger_s())
             verdicts = self._tables.count([job.batch for job in jobs], self._now())
         except sqlite3.Error as error:
             self._note_failure(error)

@@ -41,7 +41,7 @@ SCHEMA_VERSION = 2
 MAX_KEYS_AN_HOUR = 5000  # about 1 MB of rows
 MAX_DETAIL_AN_HOUR = 5000
 KEEP_DETAIL_HOURS = 25  # the last 24 hours, the one that has begun included
-KEEP_LEDGER_S = 400 * 86_400.0  # unless configured
+KEEP_LEDGER_S = 365 * 86_400.0  # unless configured
 FORGET_JOURNAL_AFTER_S = 90 * 86_400
 FORGET_SPENT_AFTER_DAYS = 400
 
@@ -140,7 +140,7 @@ class Database:
         self._keys: dict[int, set[LedgerKey]] = {}  # of the hours written lately
         self._detail_keys: dict[int, set[DetailKey]] = {}
         self._pruned_hour = 0
-        self.keep_ledger_s = KEEP_LEDGER_S
+        self._keep_ledger_s = KEEP_LEDGER_S
 
     @classmethod
     def open(cls, path: Path, now_s: float) -> Database:
@@ -191,6 +191,11 @@ class Database:
         row = self._connection.execute(_DAY, (int(now_s) // DAY_S * 24,)).fetchone()
         return Counters(*(int(one or 0) for one in row))
 
+    def keep_ledger_for(self, seconds: float) -> None:
+        """Hours that are older are forgotten, with the next batch; totals stay whole."""
+        if seconds != self._keep_ledger_s:
+            self._keep_ledger_s, self._pruned_hour = seconds, 0
+
     def report(self, question: Question) -> list[Line]:
         """Sums by the dimensions asked for. The session of what is older than a day is not known."""
         if question.until_hour <= question.since_hour:
@@ -230,7 +235,7 @@ class Database:
             return
         self._pruned_hour = hour
         self._connection.execute("DELETE FROM detail WHERE hour <= ?", (hour - KEEP_DETAIL_HOURS,))
-        oldest = hour - int(self.keep_ledger_s) // 3600
+        oldest = hour - int(self._keep_ledger_s) // 3600
         self._connection.execute(_FORGET, (oldest,))
         self._connection.execute("DELETE FROM ledger WHERE hour < ?", (oldest,))
 
