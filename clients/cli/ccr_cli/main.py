@@ -23,7 +23,9 @@ from ccr_cli import (
     sessions,
     status,
     strategy,
+    tls,
     tokens,
+    tui,
     version,
 )
 from ccr_cli.failure import Failure
@@ -38,6 +40,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(run.app, name="run")
 app.command()(status.status)
+app.command()(tui.tui)
 app.command()(records.tail)
 app.command()(records.records)
 app.command()(explain.explain)
@@ -55,6 +58,7 @@ app.add_typer(fleet.app, name="nodes")
 app.command()(fleet.events)
 app.add_typer(config.app, name="config")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(tls.app, name="tls")
 app.command()(call.call)
 app.command()(sessions.unknowns)
 app.command()(version.version)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ccr_cli.failure import EXIT_USAGE, Failure
 from ccr_cli.options import StateDir
 
 
@@ -27,6 +28,9 @@ def serve(
         str | None, typer.Option(metavar="FORMAT", help="json, text or auto (else server.log_format).")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print how to use the relay.")] = False,
+    tui: Annotated[
+        bool, typer.Option("--tui", help="Open the dashboard, with the log in serve.log of the state directory.")
+    ] = False,
 ) -> None:
     """Run the relay on this machine: control plane, workers and, without any key, a demo provider.
 
@@ -44,5 +48,11 @@ def serve(
     }
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     flags = [name for name, is_set in (("--demo", demo), ("--quiet", quiet)) if is_set]
+    if tui:
+        from ccr_cli.serve_tui import serve_behind_dashboard
+
+        if log_format is not None:
+            raise Failure("--log-format is for the terminal; with --tui the log is JSON lines in a file", EXIT_USAGE)
+        raise typer.Exit(serve_behind_dashboard([*options, *(["--demo"] if demo else [])], state_dir))
     # -P: the folder we are called from must not be able to replace a module
     os.execv(sys.executable, [sys.executable, "-P", "-m", "ccr_control.serve", *options, *flags])  # noqa: S606

@@ -33,7 +33,7 @@ SCOPE_COLUMNS = (
     Column("models", 9, 3, grows=1),
     Column("used / leased / limit", 20, 0, grows=3),
     Column("used", 6, 0, is_number=True),
-    Column("of", 16, 1),
+    Column("of", 18, 1),
     Column("full in", 9, 2, is_number=True),
     Column("resets", 10, 1),
     Column("asked", 7, 4, is_number=True),

@@ -16,24 +16,32 @@ from ccr_tui.core.table import Cell, Line, dim, plain
 from ccr_tui.core.world import World, seconds
 
 _LABEL = 12
+_TEXT = 48
 _NOBODY = stats_pb2.Figures()
 
 
-def lines(world: World, width: int, *, is_tall: bool = True) -> list[Line]:
+def lines(world: World, width: int) -> list[Line]:
     """The figures; sparklines take what is left of the width."""
     total = world.stats.total if world.stats else _NOBODY
-    room = max(0, min(60, width - 62))
-    said = [
+    room = max(0, min(60, width - _LABEL - _TEXT - 1))
+    return [
         _line("requests", _requests(total), world, room, lambda p: p.requests / _span(p)),
-        _line("success", _success(world, total), world, room, lambda p: p.failed / _span(p), "failures "),
+        _line(
+            "success",
+            _success(world, total),
+            world,
+            room,
+            lambda p: p.failed / _span(p),
+            " failures" if width > 96 else "",
+        ),
         _line("first byte", plain(words.percentiles(total.first_byte)), world, room, lambda p: p.first_byte.p50_us),
         _line("whole", plain(words.percentiles(total.total)), world, room, lambda p: p.total.p50_us),
         _line("relay adds", plain(words.percentiles(total.overhead)), world, room, lambda p: p.overhead.p99_us),
         _line("tokens", _tokens(total), world, room, lambda p: words.tokens(p.tokens) / _span(p)),
         _line("cost today", _cost(total), world, room, lambda p: p.cost_micro_usd / _span(p)),
         (dim("relay".ljust(_LABEL)), *_fleet(world)),
+        (dim("config".ljust(_LABEL)), *_config(world)),
     ]
-    return [*said, (dim("config".ljust(_LABEL)), *_config(world))] if is_tall else said
 
 
 def _line(
@@ -48,7 +56,7 @@ def _line(
     drawn = figures.sparkline([value(point) for point in world.series], room) if world.series and room >= 8 else ""
     if not drawn:
         return (dim(label.ljust(_LABEL)), cell)
-    return (dim(label.ljust(_LABEL)), (text.ljust(48), cell[1]), (drawn, "info"), dim(f" {of}".rstrip()))
+    return (dim(label.ljust(_LABEL)), (text.ljust(_TEXT), cell[1]), (drawn, "info"), dim(of))
 
 
 def _span(point: stats_pb2.SeriesPoint) -> float:

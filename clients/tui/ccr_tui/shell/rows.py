@@ -26,18 +26,23 @@ class _Drawn(ScrollView):
         super().__init__(id=id, classes=classes)
         self._last: dict[int, Strip] = {}
 
+    @property
+    def room(self) -> int:
+        """How wide a line is: beside the scrollbar, if there is one."""
+        return self.scrollable_content_region.width
+
     def make_line(self, y: int, width: int) -> Strip:
         """The line `y` of the visible part."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
-        strip = self.make_line(y, self.size.width)
+        strip = self.make_line(y, self.room)
         self._last[y] = strip
         return strip
 
     def redraw(self) -> None:
         """Refresh the lines that are not as they were drawn."""
-        width = self.size.width
+        width = self.room
         changed = [
             Region(0, y, width, 1) for y in range(self.size.height) if self._last.get(y) != self.make_line(y, width)
         ]
@@ -101,7 +106,7 @@ class RowList(_Drawn, can_focus=True):
             return max(0, min(was, len(keys) - 1))
 
     def _lay_out(self) -> None:
-        width = self.size.width
+        width = self.room
         self._widths = fit(self.listing.columns, width)
         self.virtual_size = Size(width, len(self.listing.keys) + 1)
 
@@ -181,7 +186,7 @@ class Reading(_Drawn, can_focus=True):
         self.redraw()
 
     def _lay_out(self) -> None:
-        width = self.size.width
+        width = self.room
         self._strips = paint.wrapped(self.lines, width) if width else []
         self.virtual_size = Size(width, len(self._strips))
 

@@ -103,10 +103,14 @@ class Overview(View):
         yield Reading(id="figures")
         yield Reading(id="attention")
         yield RowList(NOTHING, id="overview-providers")
+        yield RowList(NOTHING, id="overview-events")
+
+    def focus_widget(self) -> Widget:
+        return self.query_one("#overview-providers", RowList)
 
     def show(self, world: World, now_s: float) -> None:
         is_tall = self.size.height >= 24
-        figures = overview.lines(world, self.size.width, is_tall=True)
+        figures = overview.lines(world, self.size.width)
         wrong = overview.attention(world, now_s)
         most = max(2, self.size.height // 4)
         if len(wrong) > most:
@@ -117,11 +121,16 @@ class Overview(View):
             reading = self.query_one(name, Reading)
             reading.styles.height = len(lines) + (1 if is_tall else 0)
             reading.show(lines)
-        self.query_one(RowList).show(providers.listing(world, now_s, self.match))
+        self.query_one("#overview-providers", RowList).show(providers.listing(world, now_s, self.match))
+        happened = self.query_one("#overview-events", RowList)
+        happened.display = self.size.height >= 36
+        if happened.display:
+            happened.show(happenings.listing(world, now_s))
 
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         event.stop()
-        self.dashboard.action_go("providers", event.key)
+        name = "providers" if event.rows.id == "overview-providers" else "events"
+        self.dashboard.action_go(name, event.key)
 
 
 class Providers(View):
@@ -497,7 +506,7 @@ class Events(View):
     """What happened besides requests."""
 
     name_shown = "events"
-    hints = (("enter", "details"), ("k", "kind"), ("/", "find"))
+    hints = (("enter", "details"), ("t", "kind"), ("/", "find"))
     BINDINGS: ClassVar[list[BindingType]] = [Binding("t", "kind", "Kind")]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
