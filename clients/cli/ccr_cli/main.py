@@ -28,6 +28,7 @@ from ccr_cli import (
     tui,
     version,
 )
+from ccr_cli.doctor import command as doctor
 from ccr_cli.failure import Failure
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(run.app, name="run")
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(tui.tui)
 app.command()(records.tail)
 app.command()(records.records)
