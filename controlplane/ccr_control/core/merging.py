@@ -12,7 +12,7 @@ import re
 import yaml
 
 from ccr_control.core.document import Document, Tree, looks_secret
-from ccr_control.core.overlay import ALL_ROUTES, LIMITS, Overlay, added_labels, key_resource, provider_resource
+from ccr_control.core.overlay import ADDED, ALL_ROUTES, LIMITS, Overlay, added_labels, key_resource, provider_resource
 from ccr_control.core.schema import Config
 from ccr_control.core.secret import SHOWN, Secret
 from ccr_control.core.show import all_secrets
@@ -55,7 +55,8 @@ def _change_provider(entry: dict[str, Tree], name: str, labels: list[str], overl
         entry["draining"] = said["state"] == "draining"
     keys = [_as_mapping(key) for key in entry.get("keys") or ()]
     for key, label in zip(keys, labels, strict=False):
-        _change_key(key, name, label, overlay)
+        if overlay.said(key_resource(name, label), ADDED) is None:  # else it rests: the file has taken its label
+            _change_key(key, name, label, overlay)
     for label in added_labels(name, overlay):
         if label not in labels:
             added: dict[str, Tree] = {"label": label}
