@@ -42,12 +42,14 @@ class EventLog:
         self._is_waiting = asyncio.Event()
         self._recent: deque[Event] = deque(maxlen=MAX_RECENT)  # kept ones, without a gap
         self._early: dict[int, Event] = {}  # kept ones whose predecessor has not been told of yet
-        self._last = 0
+        self._last = self._began_at = 0
+        self._beginnings = 0
         self._news = asyncio.Event()  # replaced by each event, so that nobody misses one
 
     def begin(self, last_number: int) -> None:
         """A store was opened; its newest event has this number."""
-        self._last = last_number
+        self._last = self._began_at = last_number
+        self._beginnings += 1
         self._early.clear()
         self._recent.clear()
 
@@ -117,9 +119,12 @@ class EventLog:
 
     async def after(self, number: int) -> list[Event]:
         """Events after one, oldest first, as soon as there is any. Raises StoreUnavailable. The caller limits the wait."""
+        beginnings = self._beginnings
         while self._last <= number:
             number = min(number, self._last)  # it may be of a database that is no more
             await self._news.wait()
+            if beginnings != self._beginnings:
+                number, beginnings = self._began_at, self._beginnings
         if self._recent and self._recent[0].number <= number + 1:
             return [event for event in self._recent if event.number > number][:MAX_AT_ONCE]
         found = await self._store.ask(lambda tables: tables.changes.events_after(number, MAX_AT_ONCE))
