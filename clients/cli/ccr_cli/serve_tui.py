@@ -41,9 +41,9 @@ def serve_behind_dashboard(options: Sequence[str], state_dir: str | None) -> int
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _told)
     with log.open("ab") as output:
-        relay = subprocess.Popen(
+        relay = subprocess.Popen(  # noqa: S603 - our own
             _supervisor(options), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )  # noqa: S603 - our own
+        )
     try:
         if not _is_ready(relay, log, begin):
             print(_tail(log, begin), end="", file=sys.stderr)

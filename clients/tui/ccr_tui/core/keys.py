@@ -31,7 +31,7 @@ KEY_COLUMNS = (
 SCOPE_COLUMNS = (
     Column("account", 18, 0, grows=2),
     Column("models", 9, 3, grows=1),
-    Column("used / leased / limit", 20, 0, grows=3),
+    Column("used/leased/limit", 20, 0, grows=3),
     Column("used", 6, 0, is_number=True),
     Column("of", 18, 1),
     Column("full in", 9, 2, is_number=True),

@@ -15,13 +15,13 @@ from ccr_tui.core import figures, words
 from ccr_tui.core.table import Cell, Column, Listing, dim, plain
 
 COLUMNS = (
-    Column("session", 18, 0, grows=3),
+    Column("session", 15, 0, grows=3),
     Column("last", 4, 0, is_number=True),
     Column("requests", 8, 1, is_number=True),
     Column("tokens", 7, 2, is_number=True),
     Column("cached", 6, 1, is_number=True),
     Column("cost", 8, 0, is_number=True),
-    Column("now on", 14, 0, grows=2),
+    Column("now on", 17, 0, grows=2),
     Column("client", 10, 4, grows=1),
     Column("model", 17, 3, grows=2),
     Column("began", 5, 5, is_number=True),
