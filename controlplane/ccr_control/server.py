@@ -33,6 +33,7 @@ from ccr_control.core.fleet import Fleet
 from ccr_control.core.health import Event as CircuitEvent
 from ccr_control.core.health import Evidence
 from ccr_control.core.leases import Leases
+from ccr_control.core.overlay import key_resource
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
 from ccr_control.services.access import AccessServicer
@@ -139,7 +140,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
 
     events = EventLog(store, time.time)
     keeper = HealthKeeper(lambda: file.in_force.config, renew, time.time, _telling_of_circuits(events))
-    credentials = CredentialKeeper(lambda: file.in_force.config, renew, time.time)
+    credentials = CredentialKeeper(lambda: file.in_force.config, renew, time.time, tell=_telling_of_credentials(events))
     prober = Prober(keeper, time.time)
     spending = SpendingKeeper(lambda: file.in_force, renew, time.time)
 
@@ -275,6 +276,7 @@ def _services(
             spending.note,
             spending.bill,
             figures.arrivals.tell,
+            figures.note_unknown,
         ),
     )
     services.add(
@@ -301,6 +303,13 @@ def _services(
 def _telling_of_guesses(events: EventLog) -> Callable[[str, str], None]:
     def tell(host: str, message: str) -> None:
         events.note("alert", "access.guessed", f"peers/{host}", message=message)
+
+    return tell
+
+
+def _telling_of_credentials(events: EventLog) -> Callable[[str, str, str, str], None]:
+    def tell(action: str, provider: str, key_label: str, message: str) -> None:
+        events.note("health", action, key_resource(provider, key_label), message=message)
 
     return tell
 

@@ -29,6 +29,7 @@ LOOK_ANYWAY_S = 60.0  # the wall clock may have been set
 
 log = Log("credentials")
 
+Tell = Callable[[str, str, str, str], None]
 SearchFor = Callable[[ProviderConfig, KeyConfig], Search | None]
 
 
@@ -55,8 +56,13 @@ class CredentialKeeper:
         *,
         roll: Callable[[], float] = random.random,
         search_for: SearchFor = search_for,
+        tell: Tell = lambda *_: None,
     ) -> None:
-        """`config` gives the configuration in force; `publish` has the snapshot published with the credentials of now."""
+        """`config` gives the configuration in force; `publish` has the snapshot published with the credentials of now.
+
+        `tell` gets what happens to credentials: a word for it, provider, key, and words.
+        """
+        self._told, self._told_problems = tell, dict[tuple[str, str], str]()
         self._config, self._publish, self._now, self._roll, self._search_for = config, publish, now, roll, search_for
         self._known: Config | None = None
         self._held: dict[tuple[str, str], Held] = {}
@@ -156,10 +162,16 @@ class CredentialKeeper:
             if held.material is not None and not is_usable(held.standing, now_s):
                 held.material = None
                 log.error("credential_expired", provider=held.provider, key=held.label, problem=held.standing.problem)
+                self._told("credential.expire", held.provider, held.label, held.standing.problem)
                 self._publish()
 
     def _tell(self, held: Held, now_s: float) -> None:
         standing, named = held.standing, {"provider": held.provider, "key": held.label}
+        before = self._told_problems.get((held.provider, held.label), "")
+        if standing.problem != before:  # not again at every attempt
+            self._told_problems[held.provider, held.label] = standing.problem
+            action = "credential.fail" if standing.problem else "credential.recover"
+            self._told(action, held.provider, held.label, standing.problem)
         left_s = None if standing.expires_s == inf else round(standing.expires_s - now_s, 1)
         if not standing.problem:
             log.info("credential_found", **named, expires_in_s=left_s)
