@@ -188,6 +188,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
                 name="snapshots",
             ),
             tasks.create_task(reporter.run(), name="usage"),
+            tasks.create_task(relay.drift.run(reporter.note_unknown), name="drift"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
             tasks.create_task(shared.run(), name="pins"),
             tasks.create_task(budgets.run(), name="budgets"),

@@ -12,6 +12,8 @@ import pytest
 from ccr_rpc.v1 import (
     dashboard_pb2,
     dashboard_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
     records_pb2,
@@ -20,7 +22,7 @@ from ccr_rpc.v1 import (
     stats_pb2_grpc,
     usage_pb2,
 )
-from support.control import CONFIG, running_control
+from support.control import CONFIG, running_control, until
 from support.fake_node import FakeReporter, batch, record
 
 COST = 10 * 3 + 20 * 15 + round(300 * 0.3)  # of one such record, in micro-USD: claude-sonnet-4-5 costs 3 and 15
@@ -355,3 +357,33 @@ async def test_a_dashboard_that_asked_for_nothing_hears_that_it_is_heard(tmp_pat
         fast.interval.FromMilliseconds(10)
         refused: Any = stub.Watch(fast)
         assert await reason(refused.read()) == (grpc.StatusCode.INVALID_ARGUMENT, "OUT_OF_RANGE")
+
+
+async def test_names_that_nodes_do_not_know_are_listed_and_told_of_once(tmp_path: Path) -> None:
+    """A batch that comes twice counts once; what looks like a value is not kept, whoever sent it."""
+    made = batch(1, told(1))
+    client = "claude-cli/2.1.329"
+    for number in range(2):
+        made.unknowns.add(kind="beta", name="brand-new-2027-01-31", said_by=client, count=3 + number)
+    made.unknowns.add(kind="beta", name="brand-new-2027-01-31", said_by="claude-cli/2.2.0", count=1)
+    made.unknowns.add(kind="body_key", name="a value", said_by=client, count=1)
+    made.unknowns.add(kind="nonsense", name="name", said_by=client, count=1)
+    async with running_control(tmp_path) as control, control.channel() as channel:
+        async with FakeReporter(channel).reporting() as reporter:
+            await reporter.report(made)
+            await reporter.report(made)
+        stub = stats_pb2_grpc.StatsServiceStub(channel)
+        shown = (await stub.ListUnknowns(stats_pb2.ListUnknownsRequest())).unknowns
+        assert [(one.kind, one.name, one.said_by, one.count) for one in shown] == [
+            ("beta", "brand-new-2027-01-31", client, 7),
+            ("beta", "brand-new-2027-01-31", "claude-cli/2.2.0", 1),
+        ]
+        events = events_pb2_grpc.EventServiceStub(channel)
+        request = events_pb2.ListEventsRequest(kind=events_pb2.EVENT_KIND_DRIFT)
+        await until(lambda: _any(events.ListEvents(request)), "it is an event")
+        found = (await events.ListEvents(request)).events
+        assert [(one.action, one.resource) for one in found] == [("unknown.seen", "unknowns/beta/brand-new-2027-01-31")]
+
+
+async def _any(call: Any) -> bool:
+    return bool((await call).events)

@@ -18,7 +18,7 @@ from ccr_control.core.events import Event
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.recent import Recent
 from ccr_control.core.stats import Stats
-from ccr_control.core.unknowns import Unknowns
+from ccr_control.core.unknowns import UnknownName, Unknowns
 from ccr_control.services.dashboard import DashboardServicer, Make, add_dashboard_servicer, stats_maker
 from ccr_control.services.ledger import LedgerServicer, Spending
 from ccr_control.services.metrics import exposition
@@ -46,6 +46,13 @@ class Figures:
         """How many requests the nodes are serving, as they said last."""
         nodes = self._fleet.nodes(self._now())
         return sum(one.status.open_requests for one in nodes if one.is_connected and one.status is not None)
+
+    def note_unknown(self, name: UnknownName, count: int) -> None:
+        """A node saw a name that it does not know; the first time that is an event."""
+        if self.unknowns.note(name, count, self._now()):
+            where = name.kind.replace("_", " ")
+            words = f"{where} {name.name} is not known to this version; said by {name.said_by or 'an unnamed client'}"
+            self._events.note("drift", "unknown.seen", f"unknowns/{name.kind}/{name.name}", message=words)
 
     def offer(self, services: Services) -> None:
         """Have the services offered, after all others: screens show what these answer."""

@@ -18,6 +18,7 @@ from ccr_control.core.recent import Recent
 from ccr_control.core.sightings import Sighting, Sightings
 from ccr_control.core.spending import Spent
 from ccr_control.core.stats import Stats
+from ccr_control.core.unknowns import UnknownName
 from ccr_control.services.evidence import evidence_of
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
 from ccr_control.services.record_wire import note
@@ -62,6 +63,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         note_spent: Callable[[Spent], None] = lambda _: None,
         pricing: Pricing = unpriced,
         arrived: Callable[[], None] = lambda: None,
+        unknown: Callable[[UnknownName, int], None] = lambda *_: None,
     ) -> None:
         """`heard` gets what each batch, by journal and number, says about the providers' health, at once.
 
@@ -70,9 +72,9 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         `leases_for` gets a node, its instance and its batch, and says which leases to answer.
 
         `pricing` prices requests. `costs` says what clients spend by the sums of a batch; `note_spent` gets what it said
-        once the batch is kept. `arrived` is called when there are new records.
+        once the batch is kept. `arrived` is called when there are new records, `unknown` for names that nodes do not know.
         """
-        self._pricing, self._arrived = pricing, arrived
+        self._pricing, self._arrived, self._unknown = pricing, arrived, unknown
         self._costs, self._note_spent = costs, note_spent
         self._leases_for, self._sighted = leases_for, sighted
         self._recent = recent if recent is not None else Recent()
@@ -115,6 +117,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         def counted() -> None:
             self._stats.count(requests, sums, self._now(), parts)
             self._note_spent(spent)
+            for seen in batch.unknowns:
+                self._unknown(UnknownName(seen.kind, seen.name, seen.said_by), seen.count)
 
         return await self._ledger.count(Batch(batch.journal, batch.number, sums, spent, detail), counted)
 

@@ -18,10 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from ccr_data.core.drift import UnknownName
 from ccr_data.core.failures import FailureNews, FailureSighting
 from ccr_data.core.folding import SumKey, Sums, UsageSum, fold
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 
+MAX_UNKNOWNS = 100
 CUT_OFF_AFTER_S = 1.0  # a batch unacknowledged for longer belongs on disk
 
 
@@ -59,6 +61,10 @@ class Encoder(Protocol):
 
     def failures(self, failures: Iterable[FailureSighting]) -> bytes:
         """News of failed attempts."""
+        ...
+
+    def unknowns(self, unknowns: Mapping[UnknownName, int]) -> bytes:
+        """Names that are not known, and how often they were seen."""
         ...
 
 
@@ -180,6 +186,7 @@ class Journal:
         self._sums: Sums = {}
         self._sightings: dict[tuple[str, str], RateLimitSighting] = {}
         self._failures = FailureNews()
+        self._unknowns: dict[UnknownName, int] = {}
         self._sealed_records = 0
         self._sealed_bytes = 0
         self._revision = 0  # of the open part
@@ -205,7 +212,7 @@ class Journal:
     @property
     def has_open(self) -> bool:
         """Whether anything has no number yet."""
-        return bool(self._parts or self._sums or self._sightings or self._failures)
+        return bool(self._parts or self._sums or self._sightings or self._failures or self._unknowns)
 
     @property
     def has_any(self) -> bool:
@@ -234,6 +241,11 @@ class Journal:
         """An attempt failed at that Unix time. Returns whether the control plane should hear of it at once."""
         return self._failures.note(provider, reason, at_s, key_label, scope)
 
+    def sight_unknown(self, name: UnknownName) -> None:
+        """Somebody said a name that is not known. Beyond the limit further ones of a batch are not told of."""
+        if name in self._unknowns or len(self._unknowns) < MAX_UNKNOWNS:
+            self._unknowns[name] = self._unknowns.get(name, 0) + 1
+
     def seal(self, now_s: float, *, even_if_empty: bool = False) -> Batch | None:
         """Number what is open. None if there is nothing, or as long as too much waits already."""
         if not (self.has_open or even_if_empty) or self.is_held_back:
@@ -246,6 +258,7 @@ class Journal:
         self._parts, self._open_records, self._open_bytes = [], 0, 0
         self._sums, self._sightings = {}, {}
         self._failures.clear()
+        self._unknowns = {}
         return batch
 
     def _payload(self) -> bytes:
@@ -257,6 +270,8 @@ class Journal:
             parts.append(encoder.sightings(self._sightings.values()))
         if self._failures:
             parts.append(encoder.failures(self._failures.all()))
+        if self._unknowns:
+            parts.append(encoder.unknowns(self._unknowns))
         return b"".join(parts)
 
     # --- what the control plane says --------------------------------------------------------------------------------

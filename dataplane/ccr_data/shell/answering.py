@@ -123,7 +123,8 @@ class Answering:
         self._request = None
         self.record.status = head.status
         if head.is_event_stream:
-            self._tap = UsageTap(self.record.tokens)
+            drift, tokens = self._relay.drift, self.record.tokens
+            self._tap = drift.tap(tokens, self._target.provider.name) if drift.wants_stream else UsageTap(tokens)
         elif head.status == 200 and b"content-encoding" not in head.special:
             self._stores_json = True
         if self._client.is_write_paused and self._upstream is not None:

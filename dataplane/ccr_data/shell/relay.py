@@ -43,6 +43,7 @@ from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
 from ccr_data.shell.exchange import Exchange
+from ccr_data.shell.drift import Sentinel
 from ccr_data.shell.logs import Log, masked, may_hold_secret
 from ccr_data.shell.upstream import Pool
 from ccr_data.shell.waiting_room import WaitingRoom
@@ -89,6 +90,7 @@ class Relay:
     def __init__(self, store: HasSnapshot, reporter: Reporting, salt: bytes = b"") -> None:
         self.store = store
         self.reporter = reporter
+        self.drift = Sentinel()
         self.pool = Pool()
         self.pins = Pins()
         self.handovers = Handovers()
@@ -301,6 +303,8 @@ class Relay:
             record.agent = agent[:_MAX_NAME].decode("latin-1")
         record.request_bytes = len(body)
         record.snapshot_version = snapshot.version
+        if self.drift.wants_request:
+            self.drift.take(head.lines, body)
         return record
 
     def note_refusal(self, error: RequestError) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ccr_data.core.batches import LIMITS, Journal, Limits
 from ccr_data.core.budget import Lease
+from ccr_data.core.drift import UnknownName
 from ccr_data.core.folding import Detail
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
@@ -91,6 +92,10 @@ class Reporter:
         """An attempt failed, whatever becomes of its request. Returns at once and never raises."""
         if self._journal.sight_failure(provider, reason, time.time(), key_label, scope):
             self._urgent.set()
+
+    def note_unknown(self, name: UnknownName) -> None:
+        """Somebody said a name that is not known. Returns at once and never raises."""
+        self._journal.sight_unknown(name)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

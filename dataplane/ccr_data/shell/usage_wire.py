@@ -13,6 +13,7 @@ from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError, EncodeError
 
 from ccr_data.core.budget import Allowance, BudgetUse, Lease
+from ccr_data.core.drift import UnknownName
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
 from ccr_data.core.node import NodeIdentity, NodeStatus
@@ -51,6 +52,14 @@ class UsageEncoder:
     def failures(self, failures: Iterable[FailureSighting]) -> bytes:
         """News of failed attempts."""
         return usage_pb2.UsageBatch(failures=[from_failure(one) for one in failures]).SerializeToString()
+
+    def unknowns(self, unknowns: Mapping[UnknownName, int]) -> bytes:
+        """Names that are not known, and how often they were seen."""
+        seen = [
+            usage_pb2.UnknownSeen(kind=one.kind, name=one.name, said_by=sound_text(one.said_by), count=count)
+            for one, count in unknowns.items()
+        ]
+        return usage_pb2.UsageBatch(unknowns=seen).SerializeToString()
 
 
 def _records(records: Sequence[Record]) -> bytes:
