@@ -20,6 +20,7 @@ from ccr_data.core.errors import (
     NotReady,
     NotSupported,
     RequestError,
+    TooManyStrangers,
     TooSlow,
     Unauthorized,
     WrongMethod,
@@ -33,6 +34,7 @@ _TABLE: dict[type[RequestError], tuple[int, str]] = {
     BodyTooLarge: (413, "request_too_large"),
     TooSlow: (408, "timeout_error"),
     Unauthorized: (401, "authentication_error"),
+    TooManyStrangers: (429, "rate_limit_error"),
     FromWebPage: (403, "permission_error"),
     NoSuchEndpoint: (404, "not_found_error"),
     WrongMethod: (405, "invalid_request_error"),
@@ -107,6 +109,8 @@ def refusal(error: RequestError, request_id: str, *, is_head: bool = False, clos
         lines += f"allow: {error.allowed}\r\n"
     if isinstance(error, NotReady):
         lines += "retry-after: 1\r\n"
+    if isinstance(error, TooManyStrangers):
+        lines += f"retry-after: {error.retry_after_s}\r\nx-should-retry: false\r\n"
     if isinstance(error, ClientLimited):
         lines += f"retry-after: {error.retry_after_s}\r\n"
         lines += "" if error.should_retry else "x-should-retry: false\r\n"

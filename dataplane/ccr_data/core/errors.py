@@ -44,6 +44,14 @@ class Unauthorized(RequestError):
     """Wrong or missing credential."""
 
 
+class TooManyStrangers(RequestError):
+    """Yet another wrong or missing credential from an address that has sent many."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s  # from 1
+
+
 class FromWebPage(RequestError):
     """A relay without keys was asked by a web page."""
 

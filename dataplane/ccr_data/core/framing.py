@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
 
 MAX_FILLER_BYTES = 1 << 20
+MAX_RANGES = 8  # pieces of payload in one read that are looked at one by one
 LAST_CHUNK = b"0\r\n\r\n"
 # Gives a half-received event a name that every client ignores, and ends it (SSE: the last `event` field counts).
 _DISCARD = b"\nevent: incomplete\n\n"
@@ -87,6 +88,14 @@ def client_head(head: AnswerHead, body: Body, passing: Passing, own_lines: bytes
 def chunk(payload: bytes) -> bytes:
     """One chunk of the chunked coding."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def gathered(data: bytes, ranges: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, int]]]:
+    """The same payload, in one piece if it comes in many: looking at each would take a hostile provider's reader far."""
+    if len(ranges) <= MAX_RANGES:
+        return data, ranges
+    payload = b"".join([data[start:end] for start, end in ranges])
+    return payload, [(0, len(payload))]
 
 
 def is_event_end(data: bytes, end: int) -> bool:

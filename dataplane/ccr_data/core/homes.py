@@ -11,9 +11,20 @@ A batch or file exists in the one account where it was created, and its id does 
 
 from __future__ import annotations
 
+import re
+
 from ccr_data.core.snapshot import AuthStyle, KeyState, Provider, ProviderType, Snapshot, Target, target
 
 _ROOTS = (b"/v1/messages/batches", b"/v1/files")
+# Below them: an id, and a part of what it names. Nothing that a server may take for a way up to its other endpoints, which
+# the relay's own key would open: no dots alone, no empty part, nothing percent-encoded.
+_BELOW = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~:@-]{1,256}){1,3}")
+
+
+def names_one(path: bytes) -> bool:
+    """Whether a path below the roots is one that may be passed on as it came."""
+    root = next((root for root in _ROOTS if path.startswith(root)), None)
+    return root is not None and (path == root or _BELOW.fullmatch(path, len(root)) is not None)
 
 
 def homes(snapshot: Snapshot, method: bytes, path: bytes, *, has_own_token: bool) -> list[Target]:

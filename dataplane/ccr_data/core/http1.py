@@ -29,6 +29,8 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x22\x24-\x7e]*) HTTP/1\.([0
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH_LINE = re.compile(rb"[Cc]ontent-[Ll]ength: ([0-9]{1,18})")  # as clients write it
+# A name or address with an optional port, so that what is made of it (core/framing.py, own_base_url) stays one.
+_HOST = re.compile(rb"(?:[0-9A-Za-z._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _HEX = b"0123456789abcdefABCDEF"
 
 # What becomes of a header line: KEEP, DROP, or for one that the relay reads (name, value, whether it goes on as it came).
@@ -52,8 +54,12 @@ _REQUEST_SPECIAL = frozenset(
         b"origin",
     )
 )
+# Where clouds and gateways take credentials: whatever a client has there is not for the provider that its request goes to.
+_FOREIGN_CREDENTIALS = frozenset(
+    (b"api-key", b"x-goog-api-key", b"x-amz-security-token", b"ocp-apim-subscription-key", b"x-auth-token")
+)
 # `cookie` belongs to the relay's host, not the provider's; encodings are the relay's own choice (shell/upstream.py).
-_REQUEST_DROPPED = _HOP_BY_HOP | {b"accept-encoding", b"cookie"}
+_REQUEST_DROPPED = _HOP_BY_HOP | _FOREIGN_CREDENTIALS | {b"accept-encoding", b"cookie"}
 # Headers that are passed on, and read besides.
 _REQUEST_READ = frozenset((b"x-claude-code-session-id", b"x-claude-code-agent-id", b"anthropic-beta"))
 
@@ -72,7 +78,14 @@ _ANSWER_READ = frozenset(
     )
 )
 # Secrets are never kept, and what differs every time would only fill the memory.
-_NOT_REMEMBERED = frozenset((b"x-api-key", b"authorization", b"request-id"))
+_NOT_REMEMBERED = _FOREIGN_CREDENTIALS | {
+    b"x-api-key",
+    b"authorization",
+    b"proxy-authorization",
+    b"cookie",
+    b"set-cookie",
+    b"request-id",
+}
 _OF_VALUES = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
 
@@ -142,7 +155,7 @@ class LineMemory:
     def sort(self, lines: list[bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
         """Header lines to pass on, and the values of those with a meaning; the first of `lines` is not a header.
 
-        Raises BadRequest for a malformed line, or a second Host, Content-Length, Transfer-Encoding or credential.
+        Raises BadRequest for a malformed line or Host, or a second Host, Content-Length, Transfer-Encoding or credential.
         """
         if len(lines) > MAX_HEADER_LINES:
             raise BadRequest(f"more than {MAX_HEADER_LINES} header lines")
@@ -176,9 +189,9 @@ class LineMemory:
 
     def _met(self, line: bytes) -> Entry:
         """What a line is that has not come before; quickly, if its name has."""
-        name, _, value = line.partition(b":")
+        name, colon, value = line.partition(b":")
         known = self._names.get(name)
-        if known is None or line.translate(None, _OF_VALUES):
+        if known is None or not colon or line.translate(None, _OF_VALUES):
             return self._classify(line)
         return KEEP if known is True else (known[0], value.strip(b" \t"), known[1])
 
@@ -190,10 +203,12 @@ class LineMemory:
         meaning = self._meaning_of.get(name)
         if meaning is None:
             self._note_name(match[1], KEEP)
-            return self._remembered(line, KEEP)
+            return KEEP if name in _NOT_REMEMBERED else self._remembered(line, KEEP)
         if meaning is _Meaning.DROPPED:
-            return self._remembered(line, DROP)
+            return DROP if name in _NOT_REMEMBERED else self._remembered(line, DROP)
         entry = (name, match[2].rstrip(b" \t"), meaning is _Meaning.READ)
+        if name == b"host" and _HOST.fullmatch(entry[1]) is None:
+            raise BadRequest("the header host is malformed")
         if name in _NOT_REMEMBERED:
             self._note_name(match[1], (name, entry[2]))
             return entry
@@ -244,6 +259,11 @@ def _is_chunked(special: dict[bytes, bytes]) -> bool:
 def _stays_open(special: dict[bytes, bytes], *, is_http10: bool) -> bool:
     tokens = [token.strip().lower() for token in special.get(b"connection", b"").split(b",")]
     return b"keep-alive" in tokens if is_http10 else b"close" not in tokens
+
+
+def expects_continue(head: RequestHead) -> bool:
+    """Whether the client waits for a `100 Continue` before it sends its body; HTTP/1.0 knows none."""
+    return head.special.get(b"expect", b"").lower() == b"100-continue" and not head.is_http10
 
 
 class RequestHeads:
@@ -345,15 +365,17 @@ class ChunkWalker:
     has ended; `rest_at` is then the index of the first byte after it.
     """
 
-    __slots__ = ("_line", "_skip", "_state", "is_done", "ranges", "rest_at")
+    __slots__ = ("_line", "_skip", "_state", "_trailer_bytes", "is_done", "ranges", "rest_at")
 
     _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
     _MAX_LINE = 4096
+    _MAX_TRAILER = 16384
 
     def __init__(self) -> None:
         self._state = self._SIZE
         self._skip = 0  # bytes of payload still to come in this chunk
         self._line = b""  # beginning of a line that is not complete
+        self._trailer_bytes = 0
         self.ranges: list[tuple[int, int]] = []
         self.is_done = False
         self.rest_at = 0
@@ -412,14 +434,27 @@ class ChunkWalker:
                 if line != b"\r":
                     raise UpstreamBroken("a chunk is longer than its size says")
                 self._state = self._SIZE
-            elif line == b"\r":
+            elif self._is_end(line):
                 self.is_done = True
                 self.rest_at = pos
                 return
 
+    def _is_end(self, line: bytes) -> bool:
+        """Whether this line ends the body; else it is a trailer."""
+        if line == b"\r":
+            return True
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > self._MAX_TRAILER or _LINE.fullmatch(line[:-1]) is None:
+            raise UpstreamBroken("what follows the last chunk is too long or malformed")
+        return False
+
 
 def _chunk_size(line: bytes) -> int:
-    digits = line.partition(b";")[0].rstrip(b" \t")
+    digits = line
+    if not line.isalnum():  # blanks or an extension, which a reader further on must not take for a line's end
+        digits = line.partition(b";")[0].rstrip(b" \t")
+        if line.translate(None, _OF_VALUES):
+            raise UpstreamBroken("a chunk's extension is malformed")
     if not digits or len(digits) > 15 or digits.strip(_HEX):
         raise UpstreamBroken("a chunk's size is not a number")
     return int(digits, 16)

@@ -15,6 +15,7 @@ from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, BudgetUse, Lease,
 from ccr_data.core.limit_headers import Rest
 
 MAX_MEMO = 4096  # names of models come from clients
+MAX_CLASSES = 8192  # of all accounts together; beyond them an account has one more for all other models
 MAX_BUDGETS = 1024  # learned from headers; configured ones always have a place
 
 _CLAUDE = re.compile(r"(opus|sonnet|haiku|fable|mythos|instant)-(\d+)|claude-(\d+)(?:[.-]\d)?-(opus|sonnet|haiku)")
@@ -112,6 +113,9 @@ class Limits:
         account = self._account_of.get(scope, scope)
         name = model_class(model)
         budget = self._budgets.get((account, name))
+        if budget is None and len(self._budgets) >= MAX_CLASSES:  # generations that a client made up
+            name = ""
+            budget = self._budgets.get((account, name))
         if budget is None and any(self._configured_for(account)):
             budget = self._new_budget(account, name)
         self._memo[scope, model] = budget

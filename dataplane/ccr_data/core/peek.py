@@ -77,7 +77,9 @@ def _fields(body: bytes) -> _Fields:
             str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"
         )  # types and places, no values
     try:  # msgspec is stricter than providers are: it takes no lone surrogates, for one
-        return msgspec.convert(json.loads(body), _Fields)
+        return msgspec.convert(
+            json.loads(body.decode()), _Fields
+        )  # as text: of bytes, json would guess UTF-16 and others
     except (ValueError, RecursionError):
         raise BadRequest(f"the request body is not what this endpoint takes: {problem}") from None
 

@@ -105,7 +105,9 @@ class UsageTap:
         """Look at `data[start:end]`."""
         if start >= end:
             return
+        searched = 0  # up to here there is no blank line, but for its last bytes
         if self._event or self._carry:
+            searched = len(self._event) - 3
             data = (self._event or self._carry) + data[start:end]
             start, end = 0, len(data)
             self._event = self._carry = b""
@@ -119,7 +121,7 @@ class UsageTap:
             if not (data[at - 1] in b"\r\n" if at > start else self._line_begins):
                 pos = at + 1
                 continue
-            blank = _BLANK_LINE.search(data, at, end)
+            blank = _BLANK_LINE.search(data, max(at, searched), end)
             if blank is None:
                 if end - at <= MAX_EVENT_BYTES:
                     self._event = data[at:end]
@@ -191,6 +193,11 @@ class Beginning:
     def feed(self, payload: bytes) -> str | None:
         """The verdict after this payload, too."""
         if self.verdict is not None:
+            return self.verdict
+        if b"\n" not in payload and b"\r" not in payload and not self._line.endswith(b"\r"):
+            self._line += payload  # a long line in small pieces is not searched again for each
+            if len(self._line) > self._MAX_LINE:
+                self.verdict = "content"
             return self.verdict
         text = self._line + payload
         held = b"\r" if text.endswith(b"\r") else b""  # the LF that belongs to it may come next

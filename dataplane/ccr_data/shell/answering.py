@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from ccr_data.core import answers
 from ccr_data.core.framing import (
     LAST_CHUNK,
+    MAX_RANGES,
     Body,
     Passing,
     broken_end,
     chunk,
     client_head,
+    gathered,
     is_event_end,
     passing_of,
 )
@@ -145,6 +147,8 @@ class Answering:
                 out.append(chunk(payload) if self._passing is RECHUNKED else payload)
         self.flush()
         tap = self._tap
+        if len(ranges) > MAX_RANGES:
+            data, ranges = gathered(data, ranges)
         for start, end in ranges:
             self._answer_size += end - start
             if tap is not None:

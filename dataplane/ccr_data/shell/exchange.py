@@ -23,7 +23,7 @@ from ccr_data.core.budget import Reservation
 from ccr_data.core.client_limits import ClientPart
 from ccr_data.core.conversation import name_of
 from ccr_data.core.errors import CredentialsExpired, RequestError
-from ccr_data.core.framing import LAST_CHUNK, Body, chunk, client_head, own_base_url, with_own_results_url
+from ccr_data.core.framing import LAST_CHUNK, Body, chunk, client_head, gathered, own_base_url, with_own_results_url
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.matching import offers_tools
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 MAX_HELD_BYTES = 256 << 10
 MAX_COLLECTED_BYTES = 1 << 20
 MAX_REWRITTEN_BYTES = 16 << 20
+MAX_ID_CHARS = 256  # of a provider's own id for a request, which goes to logs and records
 COLLECTING_LIMIT_S = 2.0  # for the rest of an answer that nobody may ever see
 NEVER_S = math.inf
 SUBSCRIPTION_LABEL = "subscription"
@@ -661,8 +662,8 @@ class Exchange(Answering):
             self._keep(data, ranges)
             if self._held_size > MAX_ANSWER_BYTES:
                 self._checked(is_whole=False)
-        elif state is COLLECTING:
-            self._keep(data, ranges)
+        elif state is COLLECTING:  # only its payload is of use
+            self._keep(*gathered(data, ranges))
             if self._held_size > (MAX_REWRITTEN_BYTES if self._is_rewritten else MAX_COLLECTED_BYTES):
                 self._detach()
                 self._collected(is_whole=False)
@@ -680,6 +681,7 @@ class Exchange(Answering):
         self._keep(data, ranges)
         beginning = self._beginning
         assert beginning is not None
+        data, ranges = gathered(data, ranges)
         for start, end in ranges:
             beginning.feed(data[start:end])
         if beginning.verdict == "error" and self._has_alternative():
@@ -955,5 +957,5 @@ class Exchange(Answering):
             self._client_part.over(record, perf_counter())
         head = self._head
         if head is not None:
-            record.upstream_request_id = head.special.get(b"request-id", b"").decode("latin-1")
+            record.upstream_request_id = head.special.get(b"request-id", b"")[:MAX_ID_CHARS].decode("latin-1")
         self._relay.exchange_over(self, record, self._target, head)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 import select
 import socket
 from time import perf_counter
@@ -15,8 +16,16 @@ from typing import cast
 
 from ccr_data.core import answers
 from ccr_data.core.admit import Admitted
-from ccr_data.core.errors import BadRequest, BodyTooLarge, HeadTooLarge, RequestError, TooSlow, UpstreamBroken
-from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, RequestHeads
+from ccr_data.core.errors import (
+    BadRequest,
+    BodyTooLarge,
+    HeadTooLarge,
+    RequestError,
+    TooSlow,
+    Unauthorized,
+    UpstreamBroken,
+)
+from ccr_data.core.http1 import ChunkWalker, LineMemory, RequestHead, RequestHeads, expects_continue
 from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log
@@ -33,7 +42,11 @@ FULL_IDLE_S = 1.0  # with too many clients, who asked nothing for so long makes 
 FULL_SAID_EVERY_S = 10.0
 DRAIN_IDLE_S = 1.0  # a client may be sending right now on a connection that was in use a moment ago
 DRAINED_BODY_BYTES = 4 << 20  # of a refused request; a client that is still sending would not read the answer
+JOINED_PART_BYTES = 16 << 10
+LEAST_BYTES_PER_S = 500  # of a body, once it has had its first time to arrive in
+LEAST_PATIENCE_S = 20.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 log = Log("http")
 
@@ -55,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
+        "_body_began_s",
         "_buffer",
         "_checked",
         "_deadline_s",
@@ -85,6 +99,7 @@ class ClientConnection(asyncio.Protocol):
         self._heads = RequestHeads(server.memory)
         self._checked: tuple[Snapshot, Admitted] | None = None  # of the last head
         self._parts: list[bytes] = []  # of the body
+        self._body_began_s = 0.0
         self._size = 0
         self._left = 0
         self._walker: ChunkWalker | None = None
@@ -157,8 +172,8 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        while data.startswith(b"\r\n"):  # RFC 9112, section 2.2
-            data = data[2:]
+        if data.startswith(b"\r\n"):  # RFC 9112, section 2.2
+            data = _EMPTY_LINES.sub(b"", data, 1)
         end = data.find(b"\r\n\r\n")
         if end < 0 or end > MAX_HEAD_BYTES:
             if len(data) > MAX_HEAD_BYTES:
@@ -183,10 +198,11 @@ class ClientConnection(asyncio.Protocol):
             self._serve(rest)
             return
         self._deadline_s = self._server.relay.clock_s + self._server.read_timeout_s()
-        if b"expect" in head.special and not rest and self._transport is not None:
-            self._transport.write(CONTINUE)
+        if b"expect" in head.special and not rest and expects_continue(head):
+            self.write(CONTINUE)
         self._parts = []
         self._size = 0
+        self._body_began_s = self._server.relay.clock_s
         if head.is_chunked:
             self._walker = ChunkWalker()
             self._reading = CHUNKS
@@ -215,8 +231,9 @@ class ClientConnection(asyncio.Protocol):
         left = self._left - len(data)
         if left > 0:
             self._left = left
-            self._parts.append(data)
-            self._deadline_s = self._server.relay.clock_s + self._server.read_timeout_s()
+            self._take(data)
+            self._size += len(data)
+            self._wait_for_more()
             return
         self._left = 0
         if left:
@@ -238,12 +255,13 @@ class ClientConnection(asyncio.Protocol):
             walker.feed(data)
         except UpstreamBroken as error:
             raise BadRequest(str(error)) from None
-        for start, end in walker.ranges:
-            self._parts.append(data[start:end])
-            self._size += end - start
+        ranges = walker.ranges
+        payload = data[slice(*ranges[0])] if len(ranges) == 1 else b"".join([data[start:end] for start, end in ranges])
+        self._size += len(payload)
         if self._size > limit:
             raise BodyTooLarge(limit)
-        self._deadline_s = self._server.relay.clock_s + self._server.read_timeout_s()
+        self._take(payload)
+        self._wait_for_more()
         if walker.is_done:
             self._waiting = data[walker.rest_at :]
             self._walker = None
@@ -251,6 +269,20 @@ class ClientConnection(asyncio.Protocol):
             self._parts = []
             self._reading = NOTHING
             self._serve(body)
+
+    def _take(self, data: bytes) -> None:
+        """Keep a piece of the body. Small ones are joined: as objects of their own they would take many times their size."""
+        parts = self._parts
+        if parts and len(parts[-1]) + len(data) <= JOINED_PART_BYTES:
+            parts[-1] += data
+        else:
+            parts.append(data)
+
+    def _wait_for_more(self) -> None:
+        """The next piece must come in time, and all of them at more than a trickle."""
+        relay, patience_s = self._server.relay, self._server.read_timeout_s()
+        least_s = max(patience_s, LEAST_PATIENCE_S) + self._size / LEAST_BYTES_PER_S
+        self._deadline_s = min(relay.clock_s + patience_s, self._body_began_s + least_s)
 
     def _serve(self, body: bytes) -> None:
         head, known = self._head, self._known
@@ -274,6 +306,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that has not come in whole, throw the rest away, and hang up."""
+        if isinstance(error, Unauthorized) and self._transport is not None:
+            peer = self._transport.get_extra_info("peername")
+            error = self._server.relay.stranger(error, str(peer[0]) if peer else "")
         self.write(self._refusal(error, closes=True))
         self._parts = []
         self._buffer = self._waiting = b""

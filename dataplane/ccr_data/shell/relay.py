@@ -24,12 +24,13 @@ from ccr_data.core.errors import (
     NotReady,
     NotSupported,
     RequestError,
+    TooManyStrangers,
     Unauthorized,
     WrongMethod,
 )
 from ccr_data.core.handover import Handovers
 from ccr_data.core.hedging import HedgeCredit
-from ccr_data.core.homes import homes
+from ccr_data.core.homes import homes, names_one
 from ccr_data.core.http1 import AnswerHead, RequestHead
 from ccr_data.core.limit_headers import told_by
 from ccr_data.core.matching import Asked
@@ -39,11 +40,12 @@ from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimit
 from ccr_data.core.refusals import Refusals
 from ccr_data.core.routing import Needs, NodeState, measured, plan
 from ccr_data.core.snapshot import Snapshot, Strategy, Target
+from ccr_data.core.strangers import PER_MINUTE, Strangers, network_of
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
 from ccr_data.shell.budgeting import Budgeting
-from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.drift import Sentinel
+from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log, masked, may_hold_secret
 from ccr_data.shell.upstream import Pool
 from ccr_data.shell.waiting_room import WaitingRoom
@@ -104,6 +106,7 @@ class Relay:
         self.clock_s = perf_counter()  # as of the last sweep: exact enough for deadlines, and free
         self.unauthorized_total = 0
         self._refusals = Refusals()
+        self._strangers = Strangers()
         self._heeded: Snapshot | None = None  # whose circuits the cooldowns know
         self._roll = random.random
         self._id_prefix = f"req_ccr_{secrets.token_hex(5)}"
@@ -271,6 +274,9 @@ class Relay:
     ) -> Exchange:
         """Batches and files: to where what they name may live (core/homes.py)."""
         record = self._record(head, body, snapshot, admitted, endpoint)
+        _require_method(head, b"GET", b"POST", b"DELETE", b"HEAD")  # TRACE would show the relay's own key
+        if not names_one(head.path):
+            raise NoSuchEndpoint(f"no such endpoint: {_shown(head.path)}")
         found = homes(snapshot, head.method, head.path, has_own_token=admitted.own_token is not None)
         if not found:
             record.status = 404
@@ -306,6 +312,19 @@ class Relay:
         if self.drift.wants_request:
             self.drift.take(head.lines, body)
         return record
+
+    def stranger(self, error: Unauthorized, address: str) -> RequestError:
+        """What to answer to a wrong credential: of many from one address in a minute, the last ones are only told to stop."""
+        now_s = perf_counter()
+        count = self._strangers.note(address, now_s)
+        if count <= PER_MINUTE:
+            return error
+        wait_s = self._strangers.wait_s(address, now_s)
+        if count == PER_MINUTE + 1:
+            log.warning("strangers_limited", address=network_of(address), refused=count, for_s=wait_s)
+        return TooManyStrangers(
+            f"too many requests without a valid credential came from this address; wait {wait_s} s", wait_s
+        )
 
     def note_refusal(self, error: RequestError) -> None:
         """A request was refused: where that is all that is known of it, a line now and then says so."""
@@ -411,7 +430,7 @@ class Relay:
         if self._sighted_s.get(key) == self.clock_s and record.status != 429:  # once between two sweeps is enough
             return
         headers = {
-            name.decode("latin-1"): value.decode("latin-1")
+            name.decode("latin-1"): value[:_MAX_NAME].decode("latin-1")
             for name, value in told_by(head).items()
             if name.startswith(_SIGHTED)
         }
@@ -436,7 +455,7 @@ class Relay:
         self.pool.sweep(now_s)
 
 
-_UNROUTED = (Unauthorized, FromWebPage, NoSuchEndpoint, WrongMethod, BodyTooLarge, HeadTooLarge)
+_UNROUTED = (Unauthorized, TooManyStrangers, FromWebPage, NoSuchEndpoint, WrongMethod, BodyTooLarge, HeadTooLarge)
 _NOBODYS_FAULT = (Reason.SIGNATURE, Reason.HEDGED, Reason.NOT_THERE)
 _NOTHING: frozenset[bytes] = frozenset()
 _OPEN = frozenset((b"/", b"/health", b"/ready", b"/api/hello"))

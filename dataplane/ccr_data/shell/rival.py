@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from ccr_data.core import answers
 from ccr_data.core.budget import Reservation
-from ccr_data.core.framing import Body
+from ccr_data.core.framing import Body, gathered
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.records import AttemptRecord, Reason
 from ccr_data.core.snapshot import Target
 from ccr_data.core.sse import Beginning
 from ccr_data.shell.mending import Pieces
+
+MAX_HELD_BYTES = 256 << 10
 
 if TYPE_CHECKING:
     from ccr_data.shell.cloud_connection import Upstream
@@ -110,12 +112,15 @@ class Rival:
         """A piece of its stream."""
         self.held.append((data, ranges))
         self.held_size += len(data)
+        data, ranges = gathered(data, ranges)
         for start, end in ranges:
             self.beginning.feed(data[start:end])
         if self.beginning.verdict == "error":
             self._lose(Reason.STREAM_ERROR)
         elif self.beginning.verdict is not None:
             self._exchange.overtaken(self)
+        elif self.held_size > MAX_HELD_BYTES:  # pings without end
+            self._lose(Reason.HEDGED)
 
     def answer_ended(self) -> None:
         """It ended without any content."""

@@ -101,7 +101,7 @@ class Orphan:
         self.path = path
         self.size_bytes = size_bytes
         self.waiting = waiting
-        self._descriptor = descriptor
+        self._descriptor = descriptor  # -1: closed
 
     def payload(self, span: Span) -> bytes:
         """A batch's bytes."""
@@ -117,7 +117,9 @@ class Orphan:
 
     def close(self) -> None:
         """Leave it to another process, or to a later attempt."""
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:  # else its number may be somebody else's by now
+            os.close(descriptor)
 
 
 def adopt_orphans(directory: NodeDir) -> list[Orphan]:

@@ -18,6 +18,7 @@ from ccr_data.core.snapshot import Origin
 from ccr_data.providers.adapter import UpstreamRequest
 
 MAX_HEAD_BYTES = 256 << 10
+MAX_INTERIM_ANSWERS = 32  # 1xx before the answer itself
 MAX_IDLE_S = 55.0  # many servers hang up at 60 s
 JOINED_BELOW_BYTES = 64 << 10  # smaller requests leave as one piece
 
@@ -63,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_buffer",
+        "_interim_count",
         "_is_paused",
         "_left",
         "_method",
@@ -86,6 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since_s = 0.0
         self._buffer = b""  # of an incomplete head
         self._body: Body | None = None  # None: the head is still to come
+        self._interim_count = 0
         self._left = 0
         self._method = b""
         self._stays_open = False
@@ -153,6 +156,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._buffer = b""
         while self._body is None:
             end = data.find(b"\r\n\r\n")
+            if end > MAX_HEAD_BYTES:
+                raise UpstreamBroken("the answer's head is too long")
             if end < 0:
                 if len(data) > MAX_HEAD_BYTES:
                     raise UpstreamBroken("the answer's head is too long")
@@ -161,7 +166,11 @@ class UpstreamConnection(asyncio.Protocol):
             head = parse_answer_head(data[:end], self._pool.memory)
             data = data[end + 4 :]
             if head.status < 200:  # 100 Continue, 103 Early Hints
+                self._interim_count += 1
+                if head.status == 101 or self._interim_count > MAX_INTERIM_ANSWERS:  # nobody asked for another protocol
+                    raise UpstreamBroken("the answer does not begin")
                 continue
+            self._interim_count = 0
             self._body = body = body_of(head, self._method)
             self._stays_open = head.is_keep_alive and body is not UNTIL_CLOSE
             if body is CHUNKED:
