@@ -86,7 +86,7 @@ class Changes:
         self._restore(kept.overlay)
 
     async def _keep_again(self) -> None:
-        entries = [self._kept(resource, name, entry) for (resource, name), entry in self.overlay.entries.items()]
+        entries = await asyncio.to_thread(self._kept_entries, self.overlay)
         tokens = [kept_token(one) for one in self._doorman.tokens()]
 
         def keep(tables: Tables) -> list[Event]:
@@ -102,7 +102,7 @@ class Changes:
         for one in entries:
             try:
                 value = one.value if one.sealed is None else Secret(self._sealer().unseal(one.sealed, _purpose(one)))
-            except Unreadable as error:
+            except (Unreadable, NotNow) as error:
                 problem, effect = str(error), "as if it had not been changed: rotate or add the key again"
                 log.warning("secret_unreadable", resource=one.resource, problem=problem, effect=effect)
                 continue
@@ -144,7 +144,7 @@ class Changes:
             if altered is None:
                 return
             in_force = await asyncio.to_thread(with_overlay, self._file.revision, altered.overlay)
-            entries = [self._kept(resource, name, entry) for (resource, name), entry in altered.overlay.entries.items()]
+            entries = await asyncio.to_thread(self._kept_entries, altered.overlay)
             kept = await self.keep(lambda tables: tables.changes.keep_overlay(entries, altered.events))
             self._file.put_on(altered.overlay, in_force)
             self._publisher.offer(in_force.snapshot)
@@ -158,6 +158,9 @@ class Changes:
             return await self._store.ask(question)
         except StoreUnavailable as error:
             raise NotNow("STORE_UNAVAILABLE", f"nothing was changed: it could not be kept ({error})") from error
+
+    def _kept_entries(self, overlay: Overlay) -> list[KeptEntry]:
+        return [self._kept(resource, name, entry) for (resource, name), entry in overlay.entries.items()]
 
     def _kept(self, resource: str, name: str, entry: Entry) -> KeptEntry:
         kept = KeptEntry(resource, name, "", None, entry.changed_by, entry.changed_at_s)

@@ -114,7 +114,7 @@ class Revisions:
                 before={"config_hash": before},
                 after={"config_hash": revision.config_hash},
             )
-            kept = self._kept(revision, text, BY_FILE, self._file.format)
+            kept = await asyncio.to_thread(self._kept, revision, text, BY_FILE, self._file.format)
             await self._keep(kept, [event])
             self._waiting.pop(0)
 
@@ -141,7 +141,7 @@ class Revisions:
         if found is None or number < 0:
             raise NoSuchThing("NO_SUCH_REVISION", f"there is no revision {number}")
         try:
-            text = await asyncio.to_thread(self._sealer().unseal, found.sealed, _PURPOSE)
+            text = await asyncio.to_thread(lambda: self._sealer().unseal(found.sealed, _PURPOSE))
         except Unreadable as error:
             raise NotPossible("REVISION_UNREADABLE", f"revision {number} cannot be read: {error}") from error
         return text, cast("ConfigFormat", found.format)
@@ -229,7 +229,8 @@ class Revisions:
                 message=f"back to revision {rolled_back_to}" if rolled_back_to else "",
             )
             with written(file.path, text.encode()) as ready:
-                numbered = await self._keep(self._kept(revision, text, by, fmt, rolled_back_to), [event])
+                kept = await asyncio.to_thread(self._kept, revision, text, by, fmt, rolled_back_to)
+                numbered = await self._keep(kept, [event])
                 try:
                     put(ready, file.path)
                 except NotPossible:  # the newest revision is to be the one in force

@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ccr_control.shell.paths import is_ours_alone, write_private
+from ccr_control.core.errors import NotNow
+from ccr_control.shell.paths import CannotStart, is_ours_alone, write_private
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -47,8 +48,19 @@ class Sealer:
 
 
 def lazily(path: Path) -> Callable[[], Sealer]:
-    """Gives the sealer of a key file, which is read or made when it is asked for first: most starts have no secret to unseal."""
-    return functools.cache(functools.partial(sealer, path))
+    """Gives the sealer of a key file, which is read or made when it is asked for first: most starts have no secret to unseal.
+
+    It may raise NotNow. It takes a while the first time: not for the event loop.
+    """
+
+    @functools.cache  # of a failure nothing is kept
+    def made() -> Sealer:
+        try:
+            return sealer(path)
+        except CannotStart as error:
+            raise NotNow("NO_SEALING_KEY", f"nothing was changed: {error}") from error
+
+    return made
 
 
 def sealer(path: Path) -> Sealer:
