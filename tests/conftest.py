@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before the import of gRPC, whose C core writes to stderr by itself
 
 import pytest
+from hypothesis import settings
 from support.tls import Certificates, make_certificates
+
+settings.register_profile("here", deadline=None)  # a unit test asserts nothing about time
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for providers on loopback."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test wrote may hold anything, also what cannot be sent from one process of pytest's to another."""
+    report = yield
+    report.sections = [(name, text.encode(errors="replace").decode()) for name, text in report.sections]
+    return report

@@ -55,6 +55,11 @@ def upstream() -> Iterator[RawUpstream]:
         assert not server.failures
 
 
+def requests_kept(path: Path) -> int:
+    """How many requests a worker has noted for its successor."""
+    return sum(one[2][0] for one in json.loads(path.read_bytes())["spent"])
+
+
 def ask(relay: Relay, count: int) -> list[Answer]:
     with client(relay) as connection:
         return [connection.ask("POST", "/v1/messages", BODY, AUTH) for _ in range(count)]
@@ -122,6 +127,7 @@ def test_an_organisation_that_one_worker_found_is_one_account_for_all(tmp_path: 
             return len(serving) == 2
 
         until(is_served, "both workers know")
+        until(lambda: sum(map(requests_kept, (tmp_path / "state").glob("nodes/*/budgets.json"))) == 2, "both are kept")
         for pid in relay.pids("worker-0")[-1:]:  # one that starts later knows it at once
             os.kill(pid, signal.SIGKILL)
             until(lambda: len(relay.pids("worker-0")) == 2, "another worker")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from simulate.world import World
 def main(arguments: list[str] | None = None) -> int:
     """Run, report; exit code 1 if an invariant is broken or a bar missed."""
     options = _parser().parse_args(arguments)
+    logging.getLogger("ccr").setLevel(logging.CRITICAL)  # what goes wrong is meant to
     result: dict[str, Any] = {"seed": options.seed}
     is_well = True
     if options.bars != "none":

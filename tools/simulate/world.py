@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,7 +81,6 @@ class World:
     """One run."""
 
     def __init__(self, plan: Plan) -> None:
-        logging.getLogger("ccr").setLevel(logging.CRITICAL)
         self.plan = plan
         self.clock = Clock()
         self.config: Config = load(config_text(plan), file="simulated.yaml", fmt="yaml", env={}).config

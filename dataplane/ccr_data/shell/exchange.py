@@ -67,6 +67,7 @@ MAX_REWRITTEN_BYTES = 16 << 20
 MAX_ID_CHARS = 256  # of a provider's own id for a request, which goes to logs and records
 COLLECTING_LIMIT_S = 2.0  # for the rest of an answer that nobody may ever see
 NEVER_S = math.inf
+TIMER_SLACK_S = 0.01  # timers may fire a millisecond early
 SUBSCRIPTION_LABEL = "subscription"
 
 # Looked up as globals: reaching an enum's member through its class takes ten times as long on Python 3.11.
@@ -227,6 +228,7 @@ class Exchange(Answering):
         wait_s = self._relay.budgeting.room_in_s(self._targets[0], self.record.model_asked, size, now_s)
         if not 0.0 < wait_s <= worth_waiting_s(size):
             return False
+        wait_s += TIMER_SLACK_S
         part, self._part = self._part, None
         if part is not None:
             part.refund(now_s, is_sent=False)
