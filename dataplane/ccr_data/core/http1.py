@@ -396,7 +396,16 @@ class ChunkWalker:
         return self._state == self._DATA or (self._state == self._DATA_END and not self._line)
 
     def feed(self, data: bytes, start: int = 0) -> None:
-        """Walk over `data[start:]`. Raises UpstreamBroken if this is not chunked coding."""
+        """Walk over `data[start:]`. Raises UpstreamBroken if this is not chunked coding; it is then as if none of it had come."""
+        before = self._state, self._skip, self._line
+        try:
+            self._walk(data, start)
+        except UpstreamBroken:
+            self._state, self._skip, self._line = before
+            self.ranges = []
+            raise
+
+    def _walk(self, data: bytes, start: int) -> None:
         self.ranges = ranges = []
         pos, end = start, len(data)
         while pos < end:

@@ -30,6 +30,7 @@ from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.logs import Log
 from ccr_data.shell.relay import Relay
+from ccr_data.shell.upstream import MANY_CHUNKS
 
 MAX_HEAD_BYTES = 128 << 10
 MAX_WAITING_BYTES = 64 << 10  # of requests that came before their turn
@@ -258,6 +259,9 @@ class ClientConnection(asyncio.Protocol):
         ranges = walker.ranges
         payload = data[slice(*ranges[0])] if len(ranges) == 1 else b"".join([data[start:end] for start, end in ranges])
         self._size += len(payload)
+        if len(ranges) > MANY_CHUNKS and self._transport is not None:  # others have a turn first (shell/upstream.py)
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._breathed)
         if self._size > limit:
             raise BodyTooLarge(limit)
         self._take(payload)
@@ -277,6 +281,10 @@ class ClientConnection(asyncio.Protocol):
             parts[-1] += data
         else:
             parts.append(data)
+
+    def _breathed(self) -> None:
+        if self._transport is not None and not self._is_reading_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _wait_for_more(self) -> None:
         """The next piece must come in time, and all of them at more than a trickle."""

@@ -18,6 +18,7 @@ from ccr_data.core.snapshot import Origin
 from ccr_data.providers.adapter import UpstreamRequest
 
 MAX_HEAD_BYTES = 256 << 10
+MANY_CHUNKS = 1024  # in one read: they are walked one by one, and up to 32 reads come at a time
 MAX_INTERIM_ANSWERS = 32  # 1xx before the answer itself
 MAX_IDLE_S = 55.0  # many servers hang up at 60 s
 JOINED_BELOW_BYTES = 64 << 10  # smaller requests leave as one piece
@@ -65,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_body",
         "_buffer",
         "_interim_count",
+        "_is_breathing",
         "_is_paused",
         "_left",
         "_method",
@@ -93,6 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = b""
         self._stays_open = False
         self._is_paused = False
+        self._is_breathing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -128,8 +131,20 @@ class UpstreamConnection(asyncio.Protocol):
         """Read again."""
         if self.transport is not None and self._is_paused:
             self._is_paused = False
-            if not self.transport.is_closing():
+            if not self.transport.is_closing() and not self._is_breathing:
                 self.transport.resume_reading()
+
+    def _breathe(self) -> None:
+        """Let everybody else have a turn before the next read: this one was much work, and many may be waiting in the kernel."""
+        if self.transport is not None and not self._is_breathing and not self.transport.is_closing():
+            self._is_breathing = True
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._breathed)
+
+    def _breathed(self) -> None:
+        self._is_breathing = False
+        if self.transport is not None and not self._is_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -191,6 +206,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.walker is not None:
             walker = self.walker
             walker.feed(data)
+            if len(walker.ranges) > MANY_CHUNKS:
+                self._breathe()
             if not walker.is_done:
                 consumer.body_received(data, walker.ranges)
                 return
