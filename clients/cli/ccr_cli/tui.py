@@ -23,6 +23,8 @@ def tui(
     """Watch the relay in the terminal, and act on it: providers, keys, sessions, live requests, routes, configuration.
 
     `?` shows the keys, `q` ends it. Colours are the terminal's own; NO_COLOR does without.
+
+    Example: `ccr tui --no-mouse`
     """
     check_terminal()
     places.control_door(

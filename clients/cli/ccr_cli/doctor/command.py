@@ -61,7 +61,7 @@ def doctor(
     if key_env and not os.environ.get(key_env):
         raise Failure(f"${key_env} is not set: it should hold the relay key", EXIT_USAGE)
     state = places.state_dir(state_dir, os.environ)
-    key = os.environ.get(key_env or KEY_VARIABLE)
+    key = os.environ.get(key_env or KEY_VARIABLE) or None
     examined = _Examination(state, url, control, key, billed, model, probe)
     found: list[Finding] = []
     for one in examined.findings():
