@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 from ccr_data.core.frames import MAGIC, frames_in
-from ccr_rpc.v1 import usage_pb2
+from ccr_rpc.v1 import ledger_pb2, ledger_pb2_grpc, usage_pb2
 
 from support.ccr import ccr
 from support.load import INPUT_TOKENS, OUTPUT_TOKENS, Call
@@ -40,9 +41,44 @@ def assert_totals_exact(relay: Relay, calls: Sequence[Call], within_s: float = 1
     tokens = {"input_tokens": count * INPUT_TOKENS, "output_tokens": count * OUTPUT_TOKENS}
     assert found == {"requests": count, "served": count, **tokens}
     until(lambda: status(relay)["exit_code"] == 0, "all is well", within_s)
+    assert_breakdowns_add_up(relay, count, tokens)
     providers = status(relay)["providers"]
     assert sum(one["requests"] for one in providers) == count
     assert sum(one["output_tokens"] for one in providers) == tokens["output_tokens"]
+
+
+BREAKDOWNS: tuple[tuple[ledger_pb2.Dimension.ValueType, ...], ...] = (
+    (),
+    (ledger_pb2.DIMENSION_PROVIDER, ledger_pb2.DIMENSION_KEY, ledger_pb2.DIMENSION_SCOPE),
+    (ledger_pb2.DIMENSION_DAY, ledger_pb2.DIMENSION_MODEL, ledger_pb2.DIMENSION_CLIENT),
+    (ledger_pb2.DIMENSION_SESSION, ledger_pb2.DIMENSION_AGENT, ledger_pb2.DIMENSION_REQUEST_CLASS),
+    (ledger_pb2.DIMENSION_ENDPOINT, ledger_pb2.DIMENSION_HOUR),
+)
+
+
+def assert_breakdowns_add_up(relay: Relay, count: int, tokens: Mapping[str, int]) -> None:
+    """Whatever the costs are broken down by, the lines add up to all requests, to the token and the millionth of a dollar."""
+    costs = set()
+    with grpc.insecure_channel((relay.state / "control.address").read_text().strip()) as channel:
+        stub = ledger_pb2_grpc.UsageLedgerServiceStub(channel)
+        for by in BREAKDOWNS:
+            for limit in (0, 2):
+                report = stub.GetCostReport(ledger_pb2.GetCostReportRequest(by=by, limit=limit))
+                for sums in (report.total, _sum(report.lines)):
+                    assert (sums.requests, sums.served) == (count, count)
+                    assert (sums.tokens.input, sums.tokens.output) == (tokens["input_tokens"], tokens["output_tokens"])
+                    costs.add((sums.cost_micro_usd, sums.saved_micro_usd, sums.unpriced_requests))
+    assert len(costs) == 1, f"the same requests cost the same however they are broken down: {costs}"
+
+
+def _sum(lines: Iterable[ledger_pb2.CostLine]) -> ledger_pb2.CostLine:
+    total = ledger_pb2.CostLine()
+    for line in lines:
+        for name in ("requests", "served", "cost_micro_usd", "saved_micro_usd", "unpriced_requests"):
+            setattr(total, name, getattr(total, name) + getattr(line, name))
+        total.tokens.input += line.tokens.input
+        total.tokens.output += line.tokens.output
+    return total
 
 
 def spool_files(relay: Relay) -> list[Path]:
