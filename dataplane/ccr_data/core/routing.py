@@ -190,9 +190,9 @@ def plan(
         raise NoSuchModel(f"model: {model} is not served by any enabled provider of this relay")
     if passed_over is None:
         passed_over = []
-    able = [choice for choice in routed.choices if _is_able(choice, routed, needs, passed_over)]
+    able = [choice for choice in routed.choices if _is_able(choice, routed, needs, pin, passed_over)]
     if not able:
-        raise NotSupported(_lacking(model, needs))
+        raise _no_target(routed.choices, model, needs)
     able = _closed(able, routed, model, needs, passed_over)
     targets: list[Target] = []
     ordered, scored = _ordered(routed, able, needs, node, now_s, roll)
@@ -203,7 +203,7 @@ def plan(
         else:
             targets += _targets(choice, needs, pin, node, roll, passed_over)
     if not targets:
-        raise _no_target(able, model, needs)
+        raise NotSupported(_lacking(model, needs))
     if routed.may_expire:
         targets = _unexpired(targets, node.unix_s, model, passed_over)
     if pin is not None:
@@ -215,8 +215,8 @@ def plan(
     return Plan(targets, passed_over, _use_of(pin, targets[0]), scored)
 
 
-def _no_target(able: list[Choice], model: str, needs: Needs) -> CircuitsOpen | NotSupported:
-    if any(choice.provider.is_draining for choice in able):
+def _no_target(choices: Sequence[Choice], model: str, needs: Needs) -> CircuitsOpen | NotSupported:
+    if any(choice.provider.is_draining for choice in choices):
         return CircuitsOpen(f"every provider for {model} is being drained: only conversations that live there go on")
     return NotSupported(_lacking(model, needs))
 
@@ -232,7 +232,9 @@ def measured(target: Target, model: str, *, streams: bool) -> Measured:
     return target.provider.name, target.model or model, streams
 
 
-def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: list[tuple[str, str]]) -> bool:
+def _is_able(
+    choice: Choice, routed: RoutedModel, needs: Needs, pin: Pin | None, passed_over: list[tuple[str, str]]
+) -> bool:
     """Whether a choice can serve the request. Documents are a wish: a provider that drops them is better than none."""
     traits = choice.provider.traits
     why = ""
@@ -242,11 +244,20 @@ def _is_able(choice: Choice, routed: RoutedModel, needs: Needs, passed_over: lis
         why = "does not read documents"
     elif needs.own_token and choice.subscription_target is None:
         why = "takes no subscription token"
-    elif not needs.own_token and not choice.targets and not choice.draining and not choice.passed_by:
-        why = "has no key"
+    elif needs.own_token or (not choice.targets and not choice.passed_by):
+        why = _shut(choice, needs, pin)
     if why:
         passed_over.append((choice.provider.name, why))
     return not why
+
+
+def _shut(choice: Choice, needs: Needs, pin: Pin | None) -> str:
+    """Why a choice without active keys, or for a client's own token, gets nothing; empty if it does."""
+    if not choice.provider.is_draining:
+        return "" if needs.own_token or choice.draining else "has no key"
+    left = (choice.subscription_target,) if needs.own_token else choice.draining
+    is_home = pin is not None and any(one is not None and not _is_unpinned(one, pin) for one in left)
+    return "" if is_home else "draining"
 
 
 def _closed(
@@ -307,11 +318,7 @@ def _targets(
 ) -> list[Target]:
     """The keys of a provider that may serve the request, in order."""
     if needs.own_token:
-        own = choice.subscription_target
-        if own is not None and choice.provider.is_draining and (pin is None or _is_unpinned(own, pin)):
-            passed_over.append((choice.provider.name, "draining"))
-            return []
-        return [own] if own else []
+        return [choice.subscription_target] if choice.subscription_target else []
     is_last = not choice.targets
     targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice.provider, node, roll)
     for target in () if is_last else choice.passed_by:
