@@ -24,6 +24,7 @@ from ccr_control.core.schema import Config
 _SHY = frozenset(
     (
         "key",
+        "webhook",
         "headers",
         "base_url",
         "subscription_origins",
