@@ -15,13 +15,13 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation check test run bench simulate
+.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation web page screenshots check test run bench simulate
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) $(GENERATED) ## make the environment in .venv
+setup: $(STAMP) $(GENERATED) page ## make the environment in .venv, and the web page
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,12 +34,22 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py | $(BIN)/python
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# The web page, with the Node.js of this machine or one from PyPI. Does nothing if it is current.
+page: $(STAMP) $(GENERATED)
+	@$(BIN)/python tools/build_web.py --if-possible
+
 # The build hook generates at setup; this is for a contract that changed since.
 $(GENERATED): $(PROTOS) | $(STAMP)
 	$(BIN)/python hatch_build.py
 
 proto: $(STAMP) ## generate the code of the contract
 	$(BIN)/python hatch_build.py
+
+web: $(STAMP) $(GENERATED) ## build the web page, and check its types
+	@$(BIN)/python tools/build_web.py --check
+
+screenshots: setup ## make the pictures of the README, from a relay with scripted providers
+	$(BIN)/python tools/screenshots.py
 
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python tools/docs.py
@@ -74,7 +84,7 @@ integration: ## real processes, real sockets
 faults: ## the same while things break
 simulation: ## whole fleets on a virtual clock, 200 seeds
 
-check: lint types ## everything that CI runs; changes no file
+check: lint types web ## everything that CI runs; changes no file
 	$(PYTEST) $(ARGS)
 
 test: check ## set up, then check

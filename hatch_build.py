@@ -51,6 +51,8 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
         """Called by hatchling before each build."""
         root = pathlib.Path(self.root)
         generate(root, root / "proto" / "gen")
+        if version != "editable" and not (root / "controlplane" / "ccr_control" / "webui" / "index.html").is_file():
+            self.app.display_warning("the web page is not built and will be missing: run `make web` first")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def build(*, with_types: bool = False) -> bool:
         if is_current and not with_types:
             return False
         node = _node()
-        _install(node)
+        _install()
         _generate(node)
         if with_types:
             _run([*node.npm, "run", "--silent", "check"], node, SOURCE)
@@ -56,6 +56,17 @@ def build(*, with_types: bool = False) -> bool:
         _run([*node.npm, "run", "--silent", "build", "--", "--logLevel", "warn"], node, SOURCE)
         STAMP.write_text(made_of)
         return True
+
+
+def install(folder: Path) -> None:
+    """Install what a folder's package-lock.json says. Raises CannotBuild."""
+    node = _node()
+    _run([*node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], node, folder)
+
+
+def node_program() -> str:
+    """The Node.js that `install` uses. Raises CannotBuild."""
+    return str(_node().folder / "node")
 
 
 class _Node:
@@ -83,17 +94,17 @@ def _node() -> _Node:
 
 
 def _version(node: str) -> tuple[int, ...]:
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 - our own command
     return tuple(int(part) for part in re.findall(r"\d+", said)[:2])
 
 
-def _install(node: _Node) -> None:
+def _install() -> None:
     """Install what package-lock.json says, if it is not what is there."""
     lock = hashlib.sha256((SOURCE / "package-lock.json").read_bytes()).hexdigest()
     noted = SOURCE / "node_modules" / ".made-of"
     if noted.is_file() and noted.read_text() == lock:
         return
-    _run([*node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], node, SOURCE)
+    install(SOURCE)
     noted.write_text(lock)
 
 
@@ -134,7 +145,7 @@ def _run(command: list[str], node: _Node | None, folder: Path) -> None:
     if node is not None:
         env["PATH"] = f"{node.folder}{os.pathsep}{env.get('PATH', '')}"
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - our own commands
             command, cwd=folder, env=env, capture_output=True, text=True, timeout=STEP_LIMIT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:

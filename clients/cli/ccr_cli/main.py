@@ -27,6 +27,7 @@ from ccr_cli import (
     tokens,
     tui,
     version,
+    web,
 )
 from ccr_cli.doctor import command as doctor
 from ccr_cli.failure import Failure
@@ -43,6 +44,7 @@ app.add_typer(run.app, name="run")
 app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(tui.tui)
+app.command()(web.web)
 app.command()(records.tail)
 app.command()(records.records)
 app.command()(explain.explain)

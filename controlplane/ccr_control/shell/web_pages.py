@@ -64,7 +64,7 @@ def pages(folder: Path) -> dict[str, Page]:
     found = {
         f"/{path.relative_to(folder).as_posix()}": _page(path.read_bytes(), path.name, "assets" in path.parts)
         for path in (sorted(folder.rglob("*")) if folder.is_dir() else ())
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".")
     }
     return found if INDEX in found else {INDEX: _page(NOT_BUILT.encode(), "index.html", is_immutable=False)}
 
