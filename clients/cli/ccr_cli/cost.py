@@ -80,11 +80,12 @@ def cost(
         writer.writerow((*named, *CSV_COLUMNS))
         writer.writerows((*one.values, *csv_row(one)) for one in report.lines)
     else:
-        columns = (*named, *COST_COLUMNS)
-        rows = [(*(value or "-" for value in one.values), *cost_row(one)) for one in report.lines]
-        rows.append(_total(named, report.total))
-        numbers = frozenset(range(len(named) or 1, len(columns) + (0 if named else 1)))
-        print_table(f"Since {_hour(request.since.ToDatetime())}", columns if named else ("", *columns), rows, numbers)
+        labels = named or [""]
+        rows = [(*(value or "-" for value in one.values), *cost_row(one)) for one in report.lines if named]
+        rows.append(("total", *("" for _ in labels[1:]), *cost_row(report.total)))
+        columns = (*labels, *COST_COLUMNS)
+        numbers = frozenset(range(len(labels), len(columns)))
+        print_table(f"Since {_hour(request.since.ToDatetime())}", columns, rows, numbers)
         if report.total.unpriced_requests:
             print(
                 f"{report.total.unpriced_requests} requests went to models without a price and count as $0: "
@@ -195,10 +196,6 @@ def csv_row(one: ledger_pb2.CostLine) -> tuple[int | str, ...]:
         *(tokens.cache_write_1h, tokens.thinking),
         *(f"{one.cost_micro_usd / 1e6:.6f}", f"{one.saved_micro_usd / 1e6:.6f}", one.unpriced_requests),
     )
-
-
-def _total(named: list[str], total: ledger_pb2.CostLine) -> tuple[str, ...]:
-    return ("total", *("" for _ in named[1:]), *cost_row(total))
 
 
 def _hour(at: datetime) -> str:
