@@ -55,6 +55,7 @@ log = Log("data")
 def main() -> None:
     """Entry point of `ccr-data`."""
     options = _options(sys.argv[1:])
+    os.umask(0o077)  # whatever it writes is for this user alone
     keep_big_blocks()
     try:
         sock = _socket(options)
@@ -162,6 +163,7 @@ async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutpu
 
     def take_lease(lease: Lease) -> None:
         relay.budgeting.limits.take_lease(lease)
+        budgets.has_news()
         relay.waiting.wake()
 
     reporter = Reporter(

@@ -197,6 +197,7 @@ def _provider(provider: ProviderConfig, auth: AuthConfig | None, asked: dict[str
         wire_format=_wire_format(provider),
         aws_signing=_signing(provider),
         adjust_renamed=provider.adjust_renamed,
+        public_only=not (provider.allow_private or preset_of(provider).is_local),
         price_factor=provider.price_factor,
     )
 

@@ -108,6 +108,7 @@ class Origin(NamedTuple):
     host: str
     port: int
     ca_pem: str = ""  # trusted instead of the system's certificates
+    is_public: bool = False  # no private address is connected to, whatever the name resolves to
 
     @property
     def authority(self) -> str:

@@ -7,22 +7,28 @@ is last in, first out, so that idle connections age at its other end.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from ccr_data.core.addresses import is_public
 from ccr_data.core.errors import UpstreamBroken
 from ccr_data.core.framing import Body, body_of
 from ccr_data.core.http1 import AnswerHead, ChunkWalker, LineMemory, parse_answer_head
 from ccr_data.core.snapshot import Origin
 from ccr_data.providers.adapter import UpstreamRequest
+from ccr_data.shell.logs import Log
 
 MAX_HEAD_BYTES = 256 << 10
 MANY_CHUNKS = 1024  # in one read: they are walked one by one, and up to 32 reads come at a time
 MAX_INTERIM_ANSWERS = 32  # 1xx before the answer itself
 MAX_IDLE_S = 55.0  # many servers hang up at 60 s
+MAX_ADDRESSES = 4  # of one name, that are tried one after another
 JOINED_BELOW_BYTES = 64 << 10  # smaller requests leave as one piece
 
+
+log = Log("upstream")
 
 NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE, _ = Body  # as globals: faster than through the class
 
@@ -269,6 +275,7 @@ class Pool:
         self.clock_s = 0.0  # of the last sweep
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._said: set[Origin] = set()  # of which names it was said that they resolve to private addresses
         self._connecting: set[asyncio.Task[None]] = set()
 
     @property
@@ -318,12 +325,42 @@ class Pool:
         try:
             context = self._context(origin.ca_pem) if origin.scheme == "https" else None
             async with asyncio.timeout(timeout_s):
+                if origin.is_public:
+                    return await self._connect_publicly(origin, context)
                 _, connection = await loop.create_connection(
                     lambda: UpstreamConnection(self, origin), origin.host, origin.port, ssl=context
                 )
         except (OSError, TimeoutError, ssl.SSLError):
             return None
         return connection
+
+    async def _connect_publicly(self, origin: Origin, context: ssl.SSLContext | None) -> UpstreamConnection | None:
+        """Connect to one of the public addresses that the name has; the very ones that were looked at. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        public = [address for address in addresses if is_public(address)]
+        if len(public) < len(addresses) and origin not in self._said:
+            self._said.add(origin)
+            log.warning(
+                "private_address_refused",
+                host=origin.host,
+                addresses=[address for address in addresses if address not in public],
+                consequence="the provider is not reached there; if that is meant, set allow_private: true for it",
+            )
+        for address in public[:MAX_ADDRESSES]:
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, origin),
+                    address,
+                    origin.port,
+                    ssl=context,
+                    server_hostname=origin.host if context is not None else None,
+                )
+            except OSError:  # of TLS, too
+                continue
+            return connection
+        return None
 
     def _context(self, ca_pem: str) -> ssl.SSLContext:
         """One TLS context for each set of trusted certificates: making one takes 20 ms."""

@@ -281,7 +281,7 @@ def _origin(message: snapshot_pb2.Provider, where: str) -> tuple[Origin, str]:
         raise SnapshotInvalid(f"{where}: its base URL is malformed") from None
     _require(url.scheme in ("http", "https") and bool(url.hostname), f"{where}: its base URL is malformed")
     _require(_PATH.fullmatch(url.path) is not None, f"{where}: its base URL is malformed")
-    return Origin(url.scheme, url.hostname or "", port, message.ca_pem), url.path
+    return Origin(url.scheme, url.hostname or "", port, message.ca_pem, message.public_only), url.path
 
 
 def _is_signable(signing: snapshot_pb2.AwsSigning) -> bool:
