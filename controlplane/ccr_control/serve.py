@@ -145,7 +145,8 @@ def programs(plan: Plan, env: Mapping[str, str]) -> Programs:
     quiet_env = {"GRPC_VERBOSITY": "NONE", **env}  # gRPC writes to stderr past any log format
     worker_env = {**ALLOCATOR, **quiet_env}
     shared = ("--state-dir", str(plan.state.path), "--log-format", plan.log_format)
-    control = Program("ccr-control", (*plan.commands.control, "--config", str(plan.source.file), *shared), quiet_env)
+    controlling = ("--config", str(plan.source.file), "--workers", str(plan.workers))
+    control = Program("ccr-control", (*plan.commands.control, *controlling, *shared), quiet_env)
     relay = plan.relay.fileno()
     serving = (
         *("--listen-fd", str(relay), "--control", plan.state.address),

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = ConfigFile(config_file(options.config, env), env, time.time)
         state = state_dir(options.state_dir, env)
         with locked(state), logging_to(log_format=options.log_format or file.revision.config.server.log_format):
-            _runner(serve(file, state, env))
+            _runner(serve(file, state, env, options.workers))
     except (ConfigInvalid, SnapshotInvalid, NoConfig) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
@@ -110,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> None:  # noqa: PLR0915 - it only wires
+async def serve(  # noqa: PLR0915 - it only wires
+    file: ConfigFile, state: StateDir, env: Mapping[str, str], workers: int = 0
+) -> None:
     """Own the state directory, serve at both doors, follow the configuration file. Ends with SIGTERM or SIGINT.
 
     Raises CannotStart.
@@ -148,6 +150,7 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
         credentials.overlay(snapshot)
         keeper.overlay(snapshot)
         spending.overlay(snapshot)
+        snapshot.relay.sharing_nodes = max(snapshot.relay.sharing_nodes, workers)
 
     def heard(journal: str, number: int, evidence: list[Evidence]) -> None:
         keeper.heard(journal, number, evidence)
@@ -160,7 +163,8 @@ async def serve(file: ConfigFile, state: StateDir, env: Mapping[str, str]) -> No
     revisions = Revisions(file, publisher, changes, events, sealer, env, time.time)
     file.applied, file.refused = revisions.note, revisions.refused
     leasing = Leasing(
-        Leases(time.monotonic(), int(time.time() * 1000), file.revision.config.server.workers), time.monotonic
+        Leases(time.monotonic(), int(time.time() * 1000), max(workers, file.revision.config.server.workers)),
+        time.monotonic,
     )
     alerts = AlertKeeper(
         lambda: file.in_force.config.alerts,
@@ -398,6 +402,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ccr-control", description="The control plane of cc-relay.")
     parser.add_argument("--config", metavar="FILE", help="configuration (else $CCR_CONFIG, ./ccr.yaml, the user's)")
     parser.add_argument("--state-dir", metavar="DIR", help="private directory (else $CCR_STATE_DIR, the user's)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="nodes to expect, if more than `server.workers`"
+    )
     parser.add_argument("--log-format", choices=("json", "text", "auto"), help="else the configuration's")
     parser.add_argument("--version", action="version", version=f"cc-relay {version('cc-relay')}")
     return parser

@@ -188,14 +188,25 @@ class Limits:
             else:
                 moved.scope = account
                 self._budgets[account, key[1]] = moved
-                if (account, key[1]) in self._recalled:
-                    recalled, at_s = self._recalled.pop((account, key[1]))
-                    moved.recall(recalled.used, at_s)
+        self._recall_for(scope, account)
         for key, budget in self._budgets.items():
             if key[0] == account:
                 budget.configured = self._configured_for(account)
                 budget.limit_again()
         self._memo.clear()
+
+    def _recall_for(self, scope: Scope, account: Scope) -> None:
+        """What a process before this one used of the scope, it used of the account."""
+        for key in [key for key in self._recalled if key[0] == scope]:
+            spent, at_s = self._recalled.pop(key)
+            known = self._recalled.get((account, key[1]))
+            if known is not None:
+                at_s = max(at_s, known[1])
+                spent = spent._replace(used=Allowance(*map(sum, zip(spent.used, known[0].used, strict=True))))
+            self._recalled[account, key[1]] = (spent._replace(scope=account), at_s)
+        for key in [key for key in self._recalled if key[0] == account and key in self._budgets]:
+            spent, at_s = self._recalled.pop(key)
+            self._budgets[key].recall(spent.used, at_s)
 
     def is_known_member(self, scope: Scope) -> bool:
         """Whether the scope's organisation has been learned."""
@@ -256,6 +267,9 @@ class Limits:
 
     def uses(self, now_s: float) -> list[BudgetUse]:
         """What the control plane shares the budgets by."""
+        for account, name in list(self._recalled):  # it must hear of them before it shares anew
+            if (account, name) not in self._budgets and any(self._configured_for(account)):
+                self._new_budget(account, name)
         return [
             BudgetUse(
                 budget.scope,

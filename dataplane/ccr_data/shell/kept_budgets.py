@@ -1,6 +1,6 @@
 """What a worker has used of its budgets, kept for the one that starts in its place: its minute is not over yet.
 
-<state-dir>/nodes/<node-name>/budgets.json, written once a second while something is limited and used. It need not survive the machine,
+<state-dir>/nodes/<node-name>/budgets.json, written once a second while something is limited and used, and when a lease comes. It need not survive the machine,
 only the process, so nothing waits for the disk.
 """
 
@@ -40,6 +40,7 @@ class KeptBudgets:
         self._limits = limits
         self._unix_s = unix_s
         self._written: list[Spent] = []
+        self._news = asyncio.Event()
 
     def load(self) -> None:
         """Take up what is there. A file that cannot be read counts as none."""
@@ -49,11 +50,18 @@ class KeptBudgets:
             if age_s < WINDOW_S:
                 self._limits.recall(file.spent, perf_counter(), age_s)
 
+    def has_news(self) -> None:
+        """A lease came: a successor must not begin without it."""
+        self._news.set()
+
     async def run(self) -> None:
         """Write until cancelled."""
         is_broken = False
         while True:
-            await asyncio.sleep(EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await self._news.wait()
+            self._news.clear()
             try:
                 self.save()
             except OSError as error:
