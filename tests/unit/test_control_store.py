@@ -69,6 +69,9 @@ class FakeTables:
     def totals(self) -> dict[str, Counters]:
         return {}
 
+    def keep_ledger_for(self, seconds: float) -> None:
+        pass
+
     def spent(self) -> Spent:
         return {}
 

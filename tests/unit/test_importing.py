@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
 import pytest
 from ccr_control.core.config import load
 from ccr_control.core.errors import ConfigInvalid
-from ccr_control.core.importing import Imported, NotRecognised, imported
+from ccr_control.core.importing import Imported, NotRecognised, Source, imported
 from ccr_control.core.schema import Config
+from hypothesis import given
+from hypothesis import strategies as st
 
 SECRET = "sk-a-secret-that-was-written-out-1234"
 
@@ -177,4 +180,51 @@ def test_the_go_program_writes_toml_too() -> None:
 )
 def test_what_is_none_of_these_is_refused(text: str) -> None:
     with pytest.raises((NotRecognised, ConfigInvalid)):
+        imported(text)
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 99999), st.text(max_size=12), st.just("anthropic/claude-x")
+)
+names = st.sampled_from(
+    [
+        "providers",
+        "Providers",
+        "Router",
+        "model_list",
+        "litellm_params",
+        "model",
+        "name",
+        "keys",
+        "key",
+        "api_key",
+        "auth",
+        "api_base_url",
+        "server",
+        "routing",
+        "routes",
+        "default",
+        "model_name",
+        "general_settings",
+        "router_settings",
+        "type",
+    ]
+)
+trees = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25
+)
+
+
+@given(
+    st.dictionaries(names, trees, max_size=6), st.sampled_from([None, "cc-relay-go", "claude-code-router", "litellm"])
+)
+def test_whatever_stands_in_it_there_is_an_answer(tree: dict[str, object], source: Source | None) -> None:
+    """A configuration that loads but for what is told, or a refusal in words; never a mistake of ours."""
+    with contextlib.suppress(NotRecognised, ConfigInvalid):
+        assert imported(json.dumps(tree), source).text.startswith("# Made from a configuration of ")
+
+
+@given(st.text(max_size=80))
+def test_any_text_gets_an_answer(text: str) -> None:
+    with contextlib.suppress(NotRecognised, ConfigInvalid):
         imported(text)
