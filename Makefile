@@ -84,8 +84,11 @@ integration: ## real processes, real sockets
 faults: ## the same while things break
 simulation: ## whole fleets on a virtual clock, 200 seeds
 
+# Most tests wait for processes: four at a time take half the time, a file each. `make test SIDE_BY_SIDE=` runs one after another.
+SIDE_BY_SIDE ?= -n 4 --dist loadfile
+
 check: lint types web ## everything that CI runs; changes no file
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(SIDE_BY_SIDE) $(ARGS)
 
 test: check ## set up, then check
 
