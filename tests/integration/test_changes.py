@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from ccr_rpc.v1 import (
+    config_pb2,
     config_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
@@ -23,7 +24,7 @@ from ccr_rpc.v1 import (
     providers_pb2_grpc,
     snapshot_pb2,
 )
-from support.control import Control, running_control
+from support.control import Control, running_control, until
 from support.fake_node import FakeNode
 
 CONFIG = """\
@@ -302,3 +303,50 @@ async def test_everything_outlives_the_process_and_no_secret_lies_open(tmp_path:
                 assert secret.encode() not in content, path
         assert (control.state_dir / "store.key").stat().st_mode & 0o077 == 0
         assert (control.state_dir / "control.db").stat().st_mode & 0o077 == 0
+
+
+async def test_what_happens_by_itself_is_told_too(tmp_path: Path) -> None:
+    """Nodes that come and leave, configurations that were applied and refused."""
+    async with changing(tmp_path) as api:
+        await api.served()
+        path = api.control.config_path
+        path.write_text(CONFIG.replace("weight: 3", "weight: 4"))
+        await api.config.ReloadConfig(config_pb2.ReloadConfigRequest())
+        path.write_text("nonsense")
+        await api.config.ReloadConfig(config_pb2.ReloadConfigRequest())
+
+        async def told() -> bool:
+            listed = await api.events.ListEvents(events_pb2.ListEventsRequest(page_size=1000))
+            return {"node.join", "node.leave", "config.apply", "config.refuse"} <= {one.action for one in listed.events}
+
+        await until(told, "all of it is told")
+        pages, token = list[int](), ""
+        while True:
+            page = await api.events.ListEvents(events_pb2.ListEventsRequest(page_size=2, page_token=token))
+            pages += [event.id for event in page.events]
+            token = page.next_page_token
+            if not token:
+                break
+        assert pages == sorted(set(pages), reverse=True)
+        assert pages[-1] == 1
+
+
+async def test_pages_and_kinds_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    async with changing(tmp_path) as api:
+        bad = grpc.StatusCode.INVALID_ARGUMENT
+        for size in (-1, 1001):
+            await refused(api.events.ListEvents(events_pb2.ListEventsRequest(page_size=size)), bad, "OUT_OF_RANGE")
+        for token in ("x", "-1", "0", "9" * 30, "²"):
+            await refused(api.events.ListEvents(events_pb2.ListEventsRequest(page_token=token)), bad, "PAGE_TOKEN")
+
+
+async def test_accounts_are_listed_before_anything_is_known_of_them(tmp_path: Path) -> None:
+    async with changing(tmp_path) as api:
+        listed = await api.keys.ListScopes(keys_pb2.ListScopesRequest())
+        assert [(one.provider, one.scope) for one in listed.budgets][:3] == [
+            ("anthropic", "team-a"),
+            ("anthropic", "team-b"),
+            ("zai", "zai"),
+        ]
+        unknown = keys_pb2.ListScopesRequest(provider="none")
+        await refused(api.keys.ListScopes(unknown), grpc.StatusCode.NOT_FOUND, "NO_SUCH_PROVIDER")

@@ -186,30 +186,18 @@ def test_what_is_none_of_these_is_refused(text: str) -> None:
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 99999), st.text(max_size=12), st.just("anthropic/claude-x")
 )
-names = st.sampled_from(
-    [
-        "providers",
-        "Providers",
-        "Router",
-        "model_list",
-        "litellm_params",
-        "model",
-        "name",
-        "keys",
-        "key",
-        "api_key",
-        "auth",
-        "api_base_url",
-        "server",
-        "routing",
-        "routes",
-        "default",
-        "model_name",
-        "general_settings",
-        "router_settings",
-        "type",
-    ]
+theirs = (
+    "Providers",
+    "Router",
+    "api_base_url",
+    "default",
+    "model_list",
+    "litellm_params",
+    "model_name",
+    "general_settings",
 )
+ours = ("providers", "keys", "key", "api_key", "name", "type", "model", "auth", "server", "routing", "routes")
+names = st.sampled_from((*theirs, *ours))
 trees = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5), max_leaves=25
 )
