@@ -135,7 +135,7 @@ def as_error_event(body: bytes) -> bytes | None:
     """An upstream's error body as an SSE error event, word for word; None if it is not an error in Anthropic's shape."""
     try:
         decoded = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if "error" not in decoded:
         return None
