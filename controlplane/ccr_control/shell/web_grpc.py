@@ -1,7 +1,7 @@
 """grpc-web for browsers, on top of sonora: the same servicers and the same guards as the gRPC doors.
 
 The one place that knows sonora. Of sonora 0.2.3 we use the registration of services and the format of messages; its path of a
-request fails with what browsers send (docs/adr/0012), so that is ours:
+request fails with what browsers send (docs/adr/0011), so that is ours:
 
 - errors arrive as grpc-web says, in a frame of trailers, also after messages were sent;
 - a caller that leaves ends its call at once, also one that waits;
