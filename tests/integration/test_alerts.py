@@ -123,6 +123,11 @@ async def test_a_webhook_that_points_elsewhere_is_not_followed(tmp_path: Path) -
         ("::ffff:10.0.0.1", False),
         ("fe80::1%eth0", False),
         ("224.0.0.1", False),
+        ("192.0.0.192", False),  # Oracle's
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("::ffff:8.8.8.8", True),
+        ("localhost", False),
         ("0.0.0.0", False),
     ],
 )

@@ -113,6 +113,20 @@ async def test_everything_that_dashboards_and_rules_ask_for_is_there(tmp_path: P
                 assert name.endswith("_seconds")
 
 
+async def test_a_web_page_with_a_name_that_leads_here_reads_nothing(tmp_path: Path) -> None:
+    async with running_control(tmp_path, WITH_METRICS) as control, aiohttp.ClientSession() as session:
+        ready = control.event("control_ready")
+        assert ready is not None
+        for host, status in (
+            ("evil.example", 421),
+            ("127.0.0.1.evil.example:80", 421),
+            ("localhost:9092", 200),
+            ("127.0.0.1", 200),
+        ):
+            async with session.get(f"http://{ready['metrics']}/metrics", headers={"Host": host}) as response:
+                assert response.status == status, host
+
+
 async def test_a_port_that_is_taken_is_no_reason_not_to_start(tmp_path: Path) -> None:
     async with running_control(tmp_path / "first", WITH_METRICS) as first:
         ready = first.event("control_ready")

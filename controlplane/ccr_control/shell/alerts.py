@@ -34,6 +34,9 @@ AGAIN_AFTER_TROUBLE_S = 5.0
 
 _KINDS = ("requests", "input_tokens", "output_tokens", "tokens")
 
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # Oracle's metadata service is here
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 log = Log("alerts")
 
 Sender = Callable[[str, Mapping[str, str | int], bool], Awaitable[str]]
@@ -164,10 +167,22 @@ class _PublicOnly(AbstractResolver):
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the internet's: not of this machine, this network, or a cloud's metadata."""
-    found = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_global and not found.is_multicast
+    """Whether an address is one of the internet's: not of this machine, this network, or a cloud's metadata.
+
+    An IPv6 address that stands for an IPv4 address is judged as that (RFC 3056, RFC 4291, RFC 6052).
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # with a zone: link-local
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is None:
+            return found.is_global and not found.is_multicast
+        found = inner
+    return found.is_global and not found.is_multicast and found not in _PROTOCOLS
 
 
 async def post(url: str, message: Mapping[str, str | int], allow_private: bool) -> str:

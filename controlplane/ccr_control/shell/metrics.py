@@ -1,7 +1,11 @@
-"""The door for Prometheus: `GET /metrics`, on a port of its own, for whoever may connect to it. It shows names and numbers only."""
+"""The door for Prometheus: `GET /metrics`, on a port of its own, for whoever may connect to it. It shows names and numbers only.
+
+A request for another host (a foreign name that was made to point here, so that a web page may read the answer) is turned away.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +18,7 @@ from ccr_control.shell.paths import CannotStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STOP_WITHIN_S = 1.0
+_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 
 log = Log("metrics")
 
@@ -30,7 +35,9 @@ async def serving_metrics(
         yield None
         return
 
-    async def metrics(_: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
+        if not is_at_home(request.host):
+            return web.Response(status=421, text="This port answers to the names of this machine only.\n")
         return web.Response(body=await made(), headers={"Content-Type": CONTENT_TYPE})
 
     application = web.Application()
@@ -41,6 +48,12 @@ async def serving_metrics(
         yield await _listen(runner, address)
     finally:
         await runner.cleanup()
+
+
+def is_at_home(host: str) -> bool:
+    """Whether a request was meant for this machine, by a name that no web page can have."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name in ("localhost", "[::1]") or _LOOPBACK.fullmatch(name) is not None
 
 
 async def _listen(runner: web.AppRunner, address: Address) -> Address | None:
