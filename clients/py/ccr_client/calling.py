@@ -41,9 +41,10 @@ def _credentials(door: Door) -> grpc.ChannelCredentials | None:
     if door.ca_file is None or door.is_local:
         return None
     try:
-        return grpc.ssl_channel_credentials(door.ca_file.read_bytes())
+        own = [file.read_bytes() if file else None for file in (door.key_file, door.cert_file)]
+        return grpc.ssl_channel_credentials(door.ca_file.read_bytes(), *own)
     except OSError as error:
-        raise NoDoor(f"the certificates {door.ca_file} cannot be read: {error.strerror}") from error
+        raise NoDoor(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 class Calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from ccr_rpc.v1 import (
@@ -135,4 +136,4 @@ def _door(control: str | Door | None, state_dir: str | os.PathLike[str] | None, 
         raise NoDoor(
             f"no control plane runs here ({state / 'control.address'} is not there): start one with `ccr serve`"
         )
-    return Door(door.target, token or door.token, door.ca_file)
+    return replace(door, token=token or door.token)
