@@ -262,3 +262,37 @@ def large() -> Scene:
     scene.scopes = [budget(f"provider-{n // 10:03}", f"org-{n:04}", n * 100, 100_000) for n in range(1000)]
     scene.sessions = [session(f"session-{n:05}", n / 10, ("", "explorer", "planner")) for n in range(5000)]
     return scene
+
+
+def gallery() -> Scene:
+    """A relay as somebody may have one; for pictures."""
+    scene = small()
+    wave = [30, 42, 55, 61, 48, 33, 29, 44, 70, 92, 88, 61, 50, 47, 66, 81, 97, 90, 74, 58, 41, 39, 52, 68]
+    scene.series = [
+        stats_pb2.SeriesPoint(
+            at=at(3600 - 30 * n),
+            span=Duration(seconds=30),
+            requests=wave[n % len(wave)] + n % 7,
+            failed=int(n % 31 == 7),
+            failed_attempts=int(n % 9 == 3),
+            tokens=usage_pb2.TokenUsage(input=wave[(n + 5) % len(wave)] * 1000),
+            cost_micro_usd=wave[(n + 9) % len(wave)] * 1000,
+            first_byte=stats_pb2.Percentiles(p50_us=400_000 + wave[(n + 3) % len(wave)] * 2000),
+            total=stats_pb2.Percentiles(p50_us=4_000_000 + wave[(n + 7) % len(wave)] * 20_000),
+            overhead=stats_pb2.Percentiles(p99_us=700 + wave[n % len(wave)]),
+        )
+        for n in range(119)
+    ]
+    names = ("anthropic", "zai", "anthropic", "bedrock", "anthropic", "zai")
+    scene.providers.insert(2, provider("bedrock", type=snapshot_pb2.PROVIDER_TYPE_BEDROCK))
+    scene.stats.providers.append(stats_pb2.ProviderFigures(provider="bedrock", figures=figures(2500)))
+    scene.records = [record(n, names[n % len(names)], f"s-{n % 3}", "local" if n % 8 == 6 else "") for n in range(40)]
+    for n, stored in enumerate(scene.records):
+        stored.record.started_at.CopyFrom(at(90 - 2 * n))
+        stored.record.model_asked = ("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-5")[n % 3]
+        stored.record.total_us += n * 37_000 % 900_000
+        stored.record.tokens.cache_read += n * 311 % 5000
+    scene.keys += [key("bedrock", "us-east-1"), key("bedrock", "eu-west-1")]
+    scene.keys[1].state = snapshot_pb2.KEY_STATE_DEPRECATED
+    scene.scopes.append(budget("bedrock", "123456789012", 31_000, 200_000))
+    return scene

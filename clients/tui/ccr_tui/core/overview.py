@@ -23,7 +23,8 @@ _NOBODY = stats_pb2.Figures()
 def lines(world: World, width: int) -> list[Line]:
     """The figures; sparklines take what is left of the width."""
     total = world.stats.total if world.stats else _NOBODY
-    room = max(0, min(60, width - _LABEL - _TEXT - 1))
+    of_failures = " failures" if width > 96 else ""
+    room = max(0, min(60, width - _LABEL - _TEXT - 1 - len(of_failures)))
     return [
         _line("requests", _requests(total), world, room, lambda p: p.requests / _span(p)),
         _line(

@@ -191,8 +191,7 @@ class Dashboard(App[int]):
             self._refocus()
         self._paint_tabs()
         view.repaint()
-        widget = view.focus_widget()
-        widget.focus()
+        self.screen.set_focus(view.focus_widget())  # at once: the next key may be here already
         if about and not isinstance(view, Live):
             self._put_cursor(view, about)
         view.opened()

@@ -23,20 +23,24 @@ STYLES: dict[Tone, Style] = {
 CURSOR = Style(reverse=True)
 HEADER = Style(bold=True, underline=True)
 _GAP = " " * table.GAP
+_PLAIN = Style()
 
 
 def row(
-    cells: Sequence[Cell], columns: Sequence[Column], widths: Iterable[tuple[int, int]], width: int, over: Style
+    cells: Sequence[Cell],
+    columns: Sequence[Column],
+    widths: Iterable[tuple[int, int]],
+    width: int,
+    over: Style | None = None,
 ) -> Strip:
-    """One row of a table, as wide as the screen. `over` is laid over every tone."""
+    """One row of a table, as wide as the screen. `over` takes the place of every tone: under the cursor colours are hard to read."""
     drawn: list[Segment] = []
     for number, cell_width in widths:
         text, tone = cells[number]
         gap = _GAP if drawn else ""
-        drawn.append(
-            Segment(gap + table.cut(text, cell_width, is_number=columns[number].is_number), STYLES[tone] + over)
-        )
-    return Strip(drawn).extend_cell_length(width, over).crop(0, width)
+        said = gap + table.cut(text, cell_width, is_number=columns[number].is_number)
+        drawn.append(Segment(said, STYLES[tone] if over is None else over))
+    return Strip(drawn).extend_cell_length(width, over or _PLAIN).crop(0, width)
 
 
 def header(columns: Sequence[Column], widths: Iterable[tuple[int, int]], width: int) -> Strip:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
@@ -15,8 +14,6 @@ from textual.strip import Strip
 
 from ccr_tui.core.table import Line, Listing, dim, fit
 from ccr_tui.shell import paint
-
-_NOTHING = Style()
 
 
 class _Drawn(ScrollView):
@@ -122,7 +119,7 @@ class RowList(_Drawn, can_focus=True):
             return paint.line((dim(self.listing.when_empty),), width)
         if number >= len(self.listing.keys):
             return Strip.blank(width)
-        over = paint.CURSOR if number == self.cursor and self.has_focus else _NOTHING
+        over = paint.CURSOR if number == self.cursor and self.has_focus else None
         return paint.row(self.listing.cells(number), self.listing.columns, self._widths, width, over)
 
     def on_focus(self) -> None:
