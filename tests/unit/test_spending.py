@@ -33,7 +33,10 @@ providers:
   - name: anthropic
     type: anthropic
     keys: [{key: sk-a}]
-    prices: {house: {input: 2, output: 8}, "house-*": {input: 4, output: 16, cache_read: 0.4}}
+    prices:
+      long-house: {input: 2, output: 8, long_prompts: {above: 1000, factor: 3}}
+      house: {input: 2, output: 8}
+      "house-*": {input: 4, output: 16, cache_read: 0.4}
   - {name: regional, type: anthropic, keys: [{key: sk-r}], price_factor: 1.5}
   - {name: paid, type: anthropic, keys: [{key: sk-p}], price_factor: 0}
   - {name: local, type: ollama}
@@ -97,6 +100,9 @@ def test_a_long_prompt_has_its_own_price_all_of_it() -> None:
     assert bill(Tokens(input=100_001), price).cost_micro_usd == round(100_001 * 0.5)
     assert bill(Tokens(cache_read=90_000, input=10_001, output=100), price).cost_micro_usd == round(4500 + 5000.5 + 250)
     assert price.times(2).for_prompt(100_001).output == 5
+    own = book().bill("anthropic", "k", "long-house", Tokens(input=1001))
+    assert own.cost_micro_usd == 1001 * 6, "three times as much, as its configuration says"
+    assert book().bill("anthropic", "k", "long-house", Tokens(input=1000)).cost_micro_usd == 2000
 
 
 def test_folded_requests_are_taken_to_be_of_their_mean_size() -> None:

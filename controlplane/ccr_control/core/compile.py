@@ -20,7 +20,7 @@ from ccr_control.core.crosscheck import DEFAULT_ROUTE, accepts_subscription
 from ccr_control.core.editor_schema import json_schema
 from ccr_control.core.patterns import is_exact
 from ccr_control.core.presets import preset_of
-from ccr_control.core.pricing import FREE, PRICES, Price, table
+from ccr_control.core.pricing import FREE, PRICES, Band, Price, table
 from ccr_control.core.provider_schema import KeyConfig, ModelConfig, ProviderConfig
 from ccr_control.core.schema import (
     AuthConfig,
@@ -300,7 +300,8 @@ def _betas(provider: ProviderConfig) -> pb.BetaPolicy:
 def _prices(provider: ProviderConfig) -> Iterator[pb.ModelPrice]:
     """What the configuration says; a local runtime costs nothing unless it does."""
     for pattern, said in provider.prices.items():
-        price = Price(said.input, said.output, said.cache_read, said.cache_write_5m, said.cache_write_1h)
+        long = None if said.long_prompts is None else Band(said.long_prompts.above, said.long_prompts.factor)
+        price = Price(said.input, said.output, said.cache_read, said.cache_write_5m, said.cache_write_1h, long)
         yield _price(pattern, price)
     if preset_of(provider).is_local and "*" not in provider.prices:
         yield _price("*", FREE)
@@ -327,6 +328,8 @@ def _price(pattern: str, price: Price) -> pb.ModelPrice:
         cache_read=price.cache_read,
         cache_write_5m=price.cache_write_5m,
         cache_write_1h=price.cache_write_1h,
+        long_prompt_tokens=0 if price.long is None else price.long.above_prompt_tokens,
+        long_prompt_factor=0.0 if price.long is None else price.long.factor,
     )
 
 

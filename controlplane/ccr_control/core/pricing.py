@@ -28,7 +28,7 @@ class Price:
 
     def for_prompt(self, tokens: int) -> Price:
         """The price of a request whose prompt has so many tokens, those read from and written to caches included."""
-        return self if self.long is None or tokens <= self.long.above_prompt_tokens else self.long.price
+        return self if self.long is None or tokens <= self.long.above_prompt_tokens else self.times(self.long.factor)
 
     def times(self, factor: float) -> Price:
         """The price somewhere that costs so many times as much."""
@@ -38,7 +38,7 @@ class Price:
             _times(self.cache_read, factor),
             _times(self.cache_write_5m, factor),
             _times(self.cache_write_1h, factor),
-            None if self.long is None else Band(self.long.above_prompt_tokens, self.long.price.times(factor)),
+            self.long,
         )
 
 
@@ -48,10 +48,10 @@ def _times(price: float | None, factor: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Another price for long prompts."""
+    """Long prompts cost so many times as much, all of them."""
 
     above_prompt_tokens: int
-    price: Price
+    factor: float
 
 
 FREE = Price(0, 0, 0, 0, 0)
@@ -77,7 +77,7 @@ PRICES = {
     "claude-sonnet-5": Price(2, 10, 0.20, 2.5, 4),
     "claude-sonnet-4-6": _SONNET_4,
     "claude-sonnet-4-5": _SONNET_4,
-    "claude-haiku-5-5": Price(0.10, 0.50, 0.01, 0.125, 0.20, long=Band(100_000, Price(0.50, 2.50, 0.05, 0.625, 1.00))),
+    "claude-haiku-5-5": Price(0.10, 0.50, 0.01, 0.125, 0.20, long=Band(100_000, 5)),
     "claude-haiku-4-5": Price(1, 5, 0.10, 1.25, 2),
     "glm-5.3": _GLM_5,
     "glm-5.2": _GLM_5,

@@ -131,6 +131,15 @@ class ModelConfig(Section):
     """When it was published, RFC 3339."""
 
 
+class LongPromptsConfig(Section):
+    """What long prompts cost, all of them."""
+
+    above: Annotated[Int, Field(ge=1, le=10**9)]
+    """Tokens of the prompt, those read from and written to caches included, above which this is so."""
+    factor: Annotated[Number, Field(gt=0, le=1000)]
+    """How many times as much they cost."""
+
+
 class PriceConfig(Section):
     """What a model costs, in USD per million tokens."""
 
@@ -144,6 +153,8 @@ class PriceConfig(Section):
     """Input written to a five-minute prompt cache. Absent: as `input`."""
     cache_write_1h: Usd | None = None
     """Input written to a one-hour prompt cache. Absent: as `cache_write_5m`."""
+    long_prompts: LongPromptsConfig | None = None
+    """Absent: a prompt costs the same whatever its size."""
 
 
 def _model_by_id(value: Any) -> Any:

@@ -9,7 +9,7 @@ UTC's. A model without a known price costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ccr_rpc.v1 import snapshot_pb2
 
 from ccr_control.core.ledger import Sums, Tokens
 from ccr_control.core.patterns import best
-from ccr_control.core.pricing import FREE, PRICES, Price, table
+from ccr_control.core.pricing import FREE, PRICES, Band, Price, table
 
 NANO = 10**9
 DAY_S = 86_400
@@ -88,13 +88,16 @@ class PriceBook:
 
 
 def _price(message: snapshot_pb2.ModelPrice) -> Price:
-    return Price(
+    short = Price(
         message.input,
         message.output,
         message.cache_read if message.HasField("cache_read") else None,
         message.cache_write_5m if message.HasField("cache_write_5m") else None,
         message.cache_write_1h if message.HasField("cache_write_1h") else None,
     )
+    if not message.long_prompt_tokens:
+        return short
+    return replace(short, long=Band(message.long_prompt_tokens, message.long_prompt_factor))
 
 
 class Bill(NamedTuple):

@@ -70,7 +70,9 @@ class LedgerServicer(ledger_pb2_grpc.UsageLedgerServiceServicer):
         for provider, pattern, price in self._spending.book.listed():
             found.append(_price_message(provider, pattern, price))
             if price.long is not None:
-                found.append(_price_message(provider, pattern, price.long.price, price.long.above_prompt_tokens))
+                found.append(
+                    _price_message(provider, pattern, price.times(price.long.factor), price.long.above_prompt_tokens)
+                )
         return ledger_pb2.ListPricesResponse(prices=found)
 
     async def ListClientBudgets(
