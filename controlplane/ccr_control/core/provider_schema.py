@@ -245,7 +245,7 @@ class ProviderConfig(Section):
     model_mapping: Mapping[Pattern, ModelName] = Field(default_factory=dict)
     """Client's model name (or a pattern with `*`) → the name there. The rule with the most literal characters wins."""
     adjust_renamed: Flag = False
-    """Make requests fit whose model is renamed, here or by a route, to one of another generation of Claude: see docs/how-to/routing.md."""
+    """Make requests fit whose model is renamed, here or by a route, to one of another generation of Claude."""
     models: (
         tuple[Annotated[ModelConfig, BeforeValidator(_model_by_id, json_schema_input_type=str | ModelConfig)], ...]
         | None

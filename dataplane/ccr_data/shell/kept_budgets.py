@@ -1,7 +1,7 @@
 """What a worker has used of its budgets, kept for the one that starts in its place: its minute is not over yet.
 
-<state-dir>/nodes/<node-name>/budgets.json, written once a second while something is limited and used, and when a lease comes. It need not survive the machine,
-only the process, so nothing waits for the disk.
+<state-dir>/nodes/<node-name>/budgets.json, written once a second while something is limited and used, and when a
+lease comes. It need not survive the machine, only the process, so nothing waits for the disk.
 """
 
 from __future__ import annotations
