@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation web page screenshots check test run bench simulate
+.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation web page screenshots check test run bench simulate attack audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -74,7 +74,7 @@ types: setup ## check types, strictly
 	$(BIN)/mypy
 
 # A kind of test that has no files yet is no failure.
-unit property golden integration faults simulation: setup
+unit property golden integration faults simulation attack: setup
 	@if ls tests/$@/test_*.py >/dev/null 2>&1; then $(PYTEST) tests/$@ $(ARGS); else echo "no tests in tests/$@"; fi
 
 unit: ## one behaviour each
@@ -82,6 +82,7 @@ property: ## what always holds
 golden: ## given input, expected output
 integration: ## real processes, real sockets
 faults: ## the same while things break
+attack: ## hostile clients and providers, byte for byte
 simulation: ## whole fleets on a virtual clock, 200 seeds
 
 # Most tests wait for processes: four at a time take half the time, a file each. `make test SIDE_BY_SIDE=` runs one after another.
@@ -91,6 +92,12 @@ check: lint types web ## everything that CI runs; changes no file
 	$(PYTEST) $(SIDE_BY_SIDE) $(ARGS)
 
 test: check ## set up, then check
+
+audit: setup ## write sbom.cdx.json, and look up known faults of all that is pinned (needs the network)
+	$(BIN)/python tools/sbom.py > sbom.cdx.json
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+	    $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 run: setup ## start the relay; ARGS="--workers 2" are for `ccr serve`
 	@$(BIN)/ccr serve $(ARGS)

@@ -56,6 +56,7 @@ def main() -> None:
     """Entry point of `ccr-data`."""
     options = _options(sys.argv[1:])
     os.umask(0o077)  # whatever it writes is for this user alone
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold every credential
     keep_big_blocks()
     try:
         sock = _socket(options)

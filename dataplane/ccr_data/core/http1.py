@@ -102,6 +102,9 @@ class RequestHead(msgspec.Struct, gc=False):
     is_keep_alive: bool
     is_http10: bool
 
+    def __repr__(self) -> str:  # its lines hold credentials
+        return f"RequestHead({self.method!r}, {len(self.lines)} lines)"
+
 
 class AnswerHead(msgspec.Struct, gc=False):
     """The head of an upstream's answer."""
@@ -114,6 +117,9 @@ class AnswerHead(msgspec.Struct, gc=False):
     is_chunked: bool
     is_keep_alive: bool
     is_event_stream: bool  # an SSE stream that the relay can read
+
+    def __repr__(self) -> str:  # its lines may hold cookies
+        return f"AnswerHead({self.status}, {len(self.lines)} lines)"
 
 
 class _Meaning(enum.Enum):
