@@ -192,7 +192,7 @@ _BETA = re.compile(
 _KEY = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+){0,7}", re.ASCII)
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]{0,63}):[ \t]*([^\r\n]*)")
 _CLIENT = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,31})/(\d[0-9A-Za-z.]{0,15})(?![0-9A-Za-z.])")
-_EVENT = re.compile(rb"(?:\A|[\r\n])event: ?([a-z][a-z0-9_.]{0,63})[\r\n]")
+_EVENT = re.compile(rb"[\r\n]event: ?([a-z][a-z0-9_.]{0,63})[\r\n]")
 _WORDS_MAX = 64
 
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
