@@ -20,7 +20,8 @@ def print_table(title: str, columns: Row, rows: Sequence[Row], numeric: frozense
 
         table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number in numeric else "left")
+            is_number = number in numeric  # numbers stay whole; words go on in the next line, never as "…"
+            table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))  # Text: names are not markup
         Console().print(table)

@@ -213,7 +213,9 @@ class _Examination:
     def _requests(self, control: ControlPlane, talker: Talker) -> Iterator[Finding]:
         model = self._model or _first_model(talker)
         if model is None:
-            yield fail("models", "the relay lists none", "give a provider `models`, or name one with --model")
+            yield fail(
+                "models", "the relay lists none", "enable a provider, give one `models`, or name a model with --model"
+            )
             return
         yield from path.count_tokens(talker, model, time.time)
         is_demo = _only_demo(control)
