@@ -11,6 +11,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ccr_client import connect
+from ccr_rpc.v1 import ledger_pb2, stats_pb2
+from ccr_tui.core import figures, words
 from support.ccr import ccr
 from support.serving import REAL_SERVE, Relay, environment, is_alive, served, until
 from support.terminal import terminal
@@ -69,6 +72,30 @@ def test_the_dashboard_shows_and_changes_the_real_relay(tmp_path: Path, size: tu
             screen.press("q")
             screen.sees("exit=0")
         assert relay.process.poll() is None, "the relay goes on"
+
+
+def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> None:
+    """Requests, tokens and cost: one number in three places."""
+    with served(tmp_path, None, *DEMO, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        with terminal(tmp_path, tui(relay), (200, 60), env()) as screen:
+            for _ in range(7):
+                ask(relay.url)
+            screen.sees("7 ever")
+            with connect(state_dir=relay.state) as plane:
+                total = plane.stats.GetStats(stats_pb2.GetStatsRequest()).stats.total
+                ledger = plane.ledger.GetCostReport(ledger_pb2.GetCostReportRequest()).total
+            assert (total.requests, total.tokens, total.cost_micro_usd) == (
+                ledger.requests,
+                ledger.tokens,
+                ledger.cost_micro_usd,
+            )
+            assert ledger.requests == 7
+            assert ledger.cost_micro_usd > 0
+            screen.sees(
+                f"{words.prompt_tokens(ledger.tokens)} in  {ledger.tokens.output} out",
+                f"cost today  {figures.money(ledger.cost_micro_usd)}  saved by caches {figures.money(ledger.saved_micro_usd)}",
+            )
 
 
 def test_the_window_may_change_its_size(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from ccr_client.errors import from_rpc
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # the control plane is ours, not the web's
     ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 250),  # who waits for a control plane that restarts wants it within seconds,
+    ("grpc.max_reconnect_backoff_ms", 5000),  # not after gRPC's two minutes
 )
 
 

@@ -71,7 +71,7 @@ class Dashboard(App[int]):
         return switcher.query_one(f"#{switcher.current}", View)
 
     def compose(self) -> ComposeResult:
-        yield Reading(id="top")
+        yield Reading(id="top", takes_keys=False)
         yield Static(id="tabs")
         yield Static(id="banner", markup=False)
         with ContentSwitcher(initial=VIEWS[0].name_shown, id="views"):
@@ -80,7 +80,6 @@ class Dashboard(App[int]):
         yield Static(id="hints")
 
     def on_mount(self) -> None:
-        self.screen_stack[0].query_one("#top", Reading).can_focus = False
         self.plane = self._connect()
         self.set_interval(PAINT_EVERY_S, self.paint)
         self._follow_base()

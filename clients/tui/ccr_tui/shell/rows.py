@@ -19,8 +19,8 @@ from ccr_tui.shell import paint
 class _Drawn(ScrollView):
     """What was drawn last, by line of the screen: an update refreshes the lines that differ."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id, classes=classes)
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
         self._last: dict[int, Strip] = {}
 
     @property
@@ -171,8 +171,16 @@ class Reading(_Drawn, can_focus=True):
         Binding("G", "scroll_end", show=False),
     ]
 
-    def __init__(self, lines: Sequence[Line] = (), *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
-        super().__init__(id=id, classes=classes)
+    def __init__(
+        self,
+        lines: Sequence[Line] = (),
+        *,
+        id: str | None = None,  # noqa: A002 - Textual's name
+        takes_keys: bool = True,
+    ) -> None:
+        """`takes_keys`: whether it can be scrolled, and so takes part in going round with tab."""
+        super().__init__(id=id)
+        self.can_focus = takes_keys
         self.lines = list(lines)
         self._strips: list[Strip] = []
 

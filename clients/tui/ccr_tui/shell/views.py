@@ -100,8 +100,8 @@ class Overview(View):
     hints = (("enter", "provider"),)
 
     def compose(self) -> ComposeResult:
-        yield Reading(id="figures")
-        yield Reading(id="attention")
+        yield Reading(id="figures", takes_keys=False)
+        yield Reading(id="attention", takes_keys=False)
         yield RowList(NOTHING, id="overview-providers")
         yield RowList(NOTHING, id="overview-events")
 
@@ -330,7 +330,7 @@ class Live(View):
         self.frozen: Sequence[records_pb2.StoredRecord] | None = None
 
     def compose(self) -> ComposeResult:
-        yield Reading(id="filter")
+        yield Reading(id="filter", takes_keys=False)
         yield RowList(NOTHING, id="live-rows")
 
     def wants(self) -> dashboard_pb2.WatchRequest:
@@ -396,7 +396,7 @@ class Routing(View):
         self._hash: tuple[str, int, int] | None = None
 
     def compose(self) -> ComposeResult:
-        yield Reading(id="routing-facts")
+        yield Reading(id="routing-facts", takes_keys=False)
         yield RowList(NOTHING, id="route-rows")
 
     def opened(self) -> None:
@@ -565,7 +565,7 @@ class Config(View):
         self._seen: int | None = None
 
     def compose(self) -> ComposeResult:
-        yield Reading(id="config-state")
+        yield Reading(id="config-state", takes_keys=False)
         yield RowList(NOTHING, id="revision-rows")
 
     def opened(self) -> None:
