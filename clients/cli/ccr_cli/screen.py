@@ -20,11 +20,13 @@ def print_table(title: str, columns: Row, rows: Sequence[Row], numeric: frozense
 
         table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
         for number, column in enumerate(columns):
-            is_number = number in numeric  # numbers stay whole; words go on in the next line, never as "…"
-            table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+            table.add_column(column, justify="right" if number in numeric else "left", no_wrap=True)
         for row in rows:
             table.add_row(*map(Text, row))  # Text: names are not markup
-        Console().print(table)
+        console = Console()
+        needed = max(map(len, plain_table(columns, rows, numeric)))
+        console.width = max(console.width, needed)  # a narrow terminal breaks lines, words stay whole
+        console.print(table)
     else:
         print("\n".join([title, *plain_table(columns, rows, numeric)]))
 
