@@ -139,8 +139,15 @@ def _model_values(body: bytes) -> list[tuple[int, int]]:
             is_key = True
         elif first == 0x22 and depth == 1 and is_key:
             is_key = False
-            if msgspec.json.decode(token[0]) == "model":
+            if _names_model(token[0]):
                 value = _STRING_VALUE.match(body, token.end())
                 if value is not None:
                     spans.append(value.span(1))
     return spans
+
+
+def _names_model(key: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(key) == "model")
+    except (msgspec.DecodeError, UnicodeDecodeError):  # what is skipped on reading is not checked
+        return False
