@@ -89,6 +89,21 @@ def test_people_get_a_line_for_each_check(whole: Whole) -> None:
     assert KEY not in done.stdout
 
 
+def test_a_viewer_from_elsewhere_sees_as_much_as_a_viewer_may(whole: Whole) -> None:
+    """Probes are for operators: what the last one found is shown instead."""
+    token = ccr("tokens", "create", "doctor", "--state-dir", str(whole.relay.state)).stdout.strip()
+    listen = str(whole.relay.events("control_ready")[-1]["listen"])
+    elsewhere = {"CCR_CONTROL": listen, "CCR_CONTROL_TOKEN": token, "CCR_URL": whole.relay.url}
+    done = ccr("doctor", "--json", CCR_CLIENT_KEY=KEY, CCR_STATE_DIR="/nonexistent", **elsewhere)
+    found = by_check(done.stdout)
+    assert done.returncode == 0, found
+    assert "state-dir" not in found, "that one is another machine's"
+    assert found["provider demo"][0]["level"] == "ok"
+    bad = ccr("doctor", "--json", CCR_STATE_DIR="/nonexistent", **{**elsewhere, "CCR_CONTROL_TOKEN": "wrong"})
+    assert bad.returncode == 1
+    says(by_check(bad.stdout), "control", "fail", "refuses us")
+
+
 def test_a_missing_key(whole: Whole) -> None:
     code, found = whole.examined(key="")
     assert code == 1
@@ -283,4 +298,3 @@ def test_damage_to_streams_and_a_wrong_clock(tmp_path: Path) -> None:
     says(found, "stream", "fail", "was begun and not ended")
     says(found, "parallel-tools", "fail", "weather is no JSON")
     says(found, "thinking", "fail", "without its signature")
-    says(found, "cancel", "fail", "was finished (served)")

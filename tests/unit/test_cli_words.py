@@ -9,7 +9,7 @@ from ccr_cli.choosing import chosen
 from ccr_cli.doctor import path, plane
 from ccr_cli.doctor.findings import fail, line, ok, skip, summary, warn
 from ccr_cli.doctor.machine import claude_code, credentials, same_place
-from ccr_cli.doctor.talk import Answer, Event
+from ccr_cli.doctor.talk import Answer, Event, Talker
 from ccr_cli.failure import Failure
 from ccr_cli.plain import plain, words
 from ccr_cli.secret import secret_from
@@ -119,6 +119,27 @@ def streamed(*names: str) -> Answer:
 def test_streams_are_judged(answer: Answer, words_: str | None) -> None:
     said = path.problem(answer)
     assert said is None if words_ is None else words_ in (said or "")
+
+
+class _Leaves(Talker):
+    """A relay that answers with a stream's beginning."""
+
+    def stream(self, body: object, leave_after: int = 0) -> Answer:
+        return Answer(200, {"x-cc-relay-request-id": "req_1"}, events=streamed(*["ping"] * leave_after).events)
+
+
+@pytest.mark.parametrize(("outcome", "level"), [("client-left", "ok"), ("served", "fail"), ("broken", "fail")])
+def test_a_request_that_is_finished_though_its_client_left_is_told(outcome: str, level: str) -> None:
+    """It would be billed to its end."""
+    told: list[str] = []
+
+    def outcome_of(request_id: str) -> str | None:
+        told.append(request_id)
+        return outcome if len(told) > 2 else None
+
+    (found,) = path.cancel(_Leaves("http://h", None, "s"), "m", path.TO_MODEL, outcome_of)
+    assert found.level == level
+    assert set(told) == {"req_1"}
 
 
 def test_places_are_compared_not_their_spelling() -> None:

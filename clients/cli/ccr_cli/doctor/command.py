@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,7 +68,7 @@ def doctor(
     for one in examined.findings():
         found.append(one)
         if not as_json:
-            print(line(one, _WIDTH), flush=True)
+            print(_coloured(line(one, _WIDTH), one.level), flush=True)
     failed = any(one.level == "fail" for one in found)
     if as_json:
         print_json({"healthy": not failed, "findings": [dataclasses.asdict(one) for one in found]})
@@ -75,6 +76,14 @@ def doctor(
         print(f"\n{summary(found)}")
     if failed:
         raise typer.Exit(EXIT_NOT_WELL)
+
+
+def _coloured(text: str, level: str) -> str:
+    """The line with its first word in colour, on a terminal that has some."""
+    colour = {"ok": "green", "warn": "yellow", "fail": "red"}.get(level)
+    if colour is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"{typer.style(level, fg=colour, bold=True)}{text[len(level) :]}"
 
 
 class _Examination:
