@@ -40,7 +40,7 @@ async def take(stage: Stage) -> None:
             ("overview", "light", "overview?span=1m", ""),
             ("requests", "dark", "requests", "tr[data-request] >> nth=3"),
             ("keys", "light", "keys", ""),
-            ("providers", "dark", "providers/anthropic", ""),
+            ("providers", "dark", "providers/spare", ""),
         ):
             async with chromium.page(viewport=SIZE, colorScheme=scheme) as page:
                 await page.goto(f"{stage.web}/#token={stage.token}")

@@ -55,6 +55,13 @@ const acts = {
   },
   evaluate: (page, script, argument) => page.evaluate(`(${script})(${JSON.stringify(argument ?? null)})`),
   screenshot: async (page, path) => void (await page.screenshot({ path })),
+  busy: async (page) => {
+    // Seconds for which the page's main thread has worked since the first time this was asked.
+    page.session ??= await page.context().newCDPSession(page);
+    await page.session.send("Performance.enable");
+    const { metrics } = await page.session.send("Performance.getMetrics");
+    return metrics.find((one) => one.name === "TaskDuration").value;
+  },
   axe: async (page) => {
     const session = await page.context().newCDPSession(page);
     await session.send("Runtime.evaluate", { expression: axe }); // from outside: the page's policy forbids scripts of others

@@ -1,7 +1,7 @@
 // What the page shows: one stream of it, for as long as somebody looks. Parts that no view needs are not asked for.
 
 import { Code, ConnectError } from "@connectrpc/connect";
-import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GetConfigResponse } from "../gen/ccr_rpc/v1/config_pb";
 import type { WatchRequestSchema, WatchResponse } from "../gen/ccr_rpc/v1/dashboard_pb";
@@ -16,6 +16,7 @@ import { keep, forget, token } from "./token";
 import { me } from "./me.svelte";
 
 const INTERVAL_MS = 250;
+const LONG_LISTS_INTERVAL_MS = 1000; // thousands of keys, accounts and agents: to read them takes longer than to see them move
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8000;
 const SILENT_AFTER_MS = 15_000;
@@ -175,7 +176,7 @@ class Feed {
 
   #request(): MessageInitShape<typeof WatchRequestSchema> {
     return {
-      interval: { seconds: 0n, nanos: INTERVAL_MS * 1e6 },
+      interval: durationFromMs(this.#wants.keys || this.#wants.sessions ? LONG_LISTS_INTERVAL_MS : INTERVAL_MS),
       stats: true,
       providers: true,
       nodes: true,
