@@ -20,6 +20,8 @@ from typing import Literal
 LogFormat = Literal["json", "text", "auto"]
 
 MAX_QUEUED_LINES = 10_000
+# Libraries of clouds: what matters of theirs comes as an error, and is told then.
+_QUIET = ("azure", "botocore", "google", "msal", "urllib3")
 
 _SECRET = re.compile(
     r"(?i:(\bbearer\s+))[^\s\"',;]{4,}"  # in any header or message
@@ -158,7 +160,7 @@ def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: 
     root.addHandler(writer)
     root.setLevel(logging.INFO)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
-    for library in ("azure", "botocore", "google", "msal", "urllib3"):  # what matters of theirs comes as an error, and is told then
+    for library in _QUIET:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         yield
