@@ -59,7 +59,9 @@ def test_nothing_is_wrong_with_a_relay_that_is_well() -> None:
         (replace(WELL, config=replace(CONFIG, refusal_problems=("ccr.yaml:3:5: bad",))), "ccr.yaml:3:5: bad"),
         (replace(WELL, health=(OPEN,)), "zai is passed by since 2026-11-21T09:00:00Z: its circuit is open (connect)"),
         (
-            replace(WELL, health=(replace(HEALTH, credentials=(CredentialState("role", True, SINCE, "AccessDenied"),)),)),
+            replace(
+                WELL, health=(replace(HEALTH, credentials=(CredentialState("role", True, SINCE, "AccessDenied"),)),)
+            ),
             f"zai: the credential of role cannot be renewed, and is good until {SINCE}: AccessDenied",
         ),
         (

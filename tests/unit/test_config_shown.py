@@ -169,6 +169,8 @@ server: {auth: {mode: none}}
 providers:
   - {name: e, type: azure, resource: r, entra: {credential: client-secret, tenant_id: t, client_id: c, client_secret: secret-one}}
 """
-    first, second = (load(one, file="c", fmt="yaml", env={}).config for one in (text, text.replace("secret-one", "secret-two")))
+    first, second = (
+        load(one, file="c", fmt="yaml", env={}).config for one in (text, text.replace("secret-one", "secret-two"))
+    )
 
     assert config_hash(first) != config_hash(second)
