@@ -66,7 +66,7 @@ def test_killed_with_another_beside_it(tmp_path: Path, upstream: SteadyUpstream)
         assert [str(call) for call in failures if call.number not in allowed] == []
         late = [call for call in failures if min(abs(call.ended_s - at_s) for _, at_s in killed) > 1.0]
         assert [str(call) for call in late] == [], "a lost request is noticed at once"
-        assert 0 < len(failures) <= 3 * (6 + 4 + 4)
+        assert len(failures) <= 3 * (6 + 4 + 4)  # none, if the other worker had all of them
         # Nothing was sent upstream twice, and what is answered was sent once.
         assert len(set(upstream.numbers)) == len(upstream.numbers)
         assert {call.number for call in load.answered} <= set(upstream.numbers)

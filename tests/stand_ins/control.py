@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("--config", "--state-dir", "--log-format"):
+    for name in ("--config", "--state-dir", "--log-format", "--workers"):
         parser.add_argument(name)
     options = parser.parse_args()
     state = Path(options.state_dir)
