@@ -28,7 +28,7 @@ READY_WITHIN_S = 30.0
 CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # or a new channel inherits the back-off of one to a server that died
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
