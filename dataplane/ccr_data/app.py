@@ -1,7 +1,7 @@
 """ccr-data: one worker of the data plane. Proxies and streams; knows only what its snapshot says.
 
 Exit codes: 0 after SIGTERM or SIGINT and an orderly drain; 1 if requests had to be cut off, or at once by a second signal;
-2 for a wrong command line; 69 if it cannot listen.
+2 for a wrong command line or a certificate that names no node; 69 if it cannot listen.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ccr_data.shell.http_server import BACKLOG, Server
 from ccr_data.shell.kept_budgets import KeptBudgets
 from ccr_data.shell.logs import Log, LogOutput, logging_to
 from ccr_data.shell.node_dir import NodeDir, make_private
+from ccr_data.shell.node_tls import NodeTls, TlsUnusable
 from ccr_data.shell.relay import Relay
 from ccr_data.shell.report import Reporter
 from ccr_data.shell.request_log import RequestLog
@@ -55,6 +56,11 @@ log = Log("data")
 def main() -> None:
     """Entry point of `ccr-data`."""
     options = _options(sys.argv[1:])
+    try:
+        machine = options.tls.machine() if options.tls else socket.gethostname()
+    except TlsUnusable as error:
+        print(f"ccr-data: --node-cert: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
     os.umask(0o077)  # whatever it writes is for this user alone
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold every credential
     keep_big_blocks()
@@ -64,7 +70,7 @@ def main() -> None:
         print(f"ccr-data: cannot listen on {options.listen or options.listen_fd}: {error}", file=sys.stderr)
         sys.exit(EXIT_CANNOT_LISTEN)
     with logging_to(log_format=options.log_format) as output, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(run(options, sock, output))
+        code = runner.run(run(options, machine, sock, output))
     sys.exit(code)
 
 
@@ -85,10 +91,24 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, required=True, help="shared with ccr-control on this machine")
     parser.add_argument("--node-name", default="worker-0", help="unique among the workers of this machine")
     parser.add_argument("--control", metavar="ADDRESS", help="unix:/path or host:port; default: as the state dir says")
+    parser.add_argument(
+        "--control-ca", type=Path, metavar="FILE", help="certificates that a --control elsewhere is trusted by"
+    )
+    parser.add_argument("--node-cert", type=Path, metavar="FILE", help="certificate that names this machine there")
+    parser.add_argument("--node-key", type=Path, metavar="FILE", help="its key")
     parser.add_argument("--log-format", choices=["json", "text", "auto"], default="auto")
     parser.add_argument("--drain-timeout", type=_duration, default=30.0, metavar="30s", help="for requests at the end")
     parser.add_argument("--version", action="version", version=f"ccr-data {version('cc-relay')}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    files = (options.control_ca, options.node_cert, options.node_key)
+    if any(files) and not (all(files) and options.control and _is_port(options.control)):
+        parser.error("--control-ca, --node-cert and --node-key belong together, with --control HOST:PORT")
+    options.tls = NodeTls(*files) if all(files) else None
+    return options
+
+
+def _is_port(target: str) -> bool:
+    return not target.startswith("unix:") and target.rpartition(":")[2].isdigit()
 
 
 def _duration(text: str) -> float:
@@ -140,19 +160,19 @@ def max_connections() -> int:
     return max(1, (soft - RESERVED_DESCRIPTORS) // 2) if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
-async def run(options: argparse.Namespace, sock: socket.socket, output: LogOutput) -> int:
-    """Serve until a signal ends it; returns the exit code."""
+async def run(options: argparse.Namespace, machine: str, sock: socket.socket, output: LogOutput) -> int:
+    """Serve until a signal ends it, as a node of a machine; returns the exit code."""
     directory = NodeDir(options.state_dir, options.node_name)
     _make_state_dir(directory)
-    node = NodeIdentity(
-        f"{socket.gethostname()}/{options.node_name}", secrets.token_hex(8), version("cc-relay"), os.getpid()
-    )
+    node = NodeIdentity(f"{machine}/{options.node_name}", secrets.token_hex(8), version("cc-relay"), os.getpid())
     stop = _stop_on_signals()
     store = SnapshotStore(directory)
     await store.load()
 
     def find_control() -> ControlAddress | None:
-        return ControlAddress(options.control) if options.control else control_address(options.state_dir)
+        if options.control:
+            return ControlAddress(options.control, tls=options.tls)
+        return control_address(options.state_dir)
 
     def status() -> NodeStatus:
         return NodeStatus(

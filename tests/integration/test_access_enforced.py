@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from ccr_control.core.access import MAX_FAILURES, NEEDED
+from ccr_control.core.access import MAX_FAILURES, NEEDED, NODE_METHODS
 from ccr_rpc.v1 import (
     access_pb2,
     access_pb2_grpc,
@@ -33,7 +33,7 @@ from integration.test_changes import CONFIG, refused, talking_to
 from support.control import Control, running_control, until
 
 Metadata = list[tuple[str, str]]
-UNARY = sorted(set(NEEDED) - {"/ccr.rpc.v1.SnapshotService/WatchSnapshots", "/ccr.rpc.v1.UsageService/ReportUsage"})
+UNARY = sorted(set(NEEDED) - NODE_METHODS)
 CALL_WITHIN_S = 3.0
 SEED = 20261121
 
@@ -140,7 +140,11 @@ async def test_nonsense_ends_with_a_status_and_the_process_goes_on(tmp_path: Pat
             found = await there.status(method, b"\xff\xff\xff", there.bootstrap)
             if method in UNARY:
                 assert found in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED), (method, found)
-            else:  # a stream of a node: gRPC's own words for it
+            else:  # for nodes with a certificate, whatever the token
+                assert found is grpc.StatusCode.PERMISSION_DENIED, (method, found)
+        async with there.control.channel() as private:
+            for method in NODE_METHODS:  # gRPC's own words for a stream with nonsense
+                found = await Door(there.control, private, there.owner).status(method, b"\xff\xff\xff")
                 assert found in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL), (method, found)
         before = await there.state()
         for method in UNARY:

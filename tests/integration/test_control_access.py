@@ -36,11 +36,22 @@ async def test_the_port_is_for_holders_of_the_token(tmp_path: Path, metadata: li
         assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_with_the_token_the_port_offers_everything(tmp_path: Path) -> None:
+async def test_with_the_token_the_port_offers_all_that_clients_use(tmp_path: Path) -> None:
     async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
         metadata = [("authorization", f"Bearer {control.token}")]
         stub = config_pb2_grpc.ConfigServiceStub(channel)
         assert (await stub.GetConfig(config_pb2.GetConfigRequest(), metadata=metadata)).snapshot_version == 1
+
+
+async def test_no_token_is_enough_for_what_nodes_do(tmp_path: Path) -> None:
+    """A snapshot holds every secret there is; a token may be copied from a screen."""
+    async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
+        metadata = [("authorization", f"Bearer {control.token}")]
+        watch = snapshot_pb2_grpc.SnapshotServiceStub(channel).WatchSnapshots(metadata=metadata)
+        assert await watch.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "ccr tls init --node" in (await watch.details() or "")
+        stream = usage_pb2_grpc.UsageServiceStub(channel).ReportUsage(metadata=metadata)
+        assert await stream.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_health_and_reflection_need_no_token(tmp_path: Path) -> None:

@@ -117,7 +117,31 @@ def test_an_authority_is_used_again_and_nothing_is_replaced(tmp_path: Path) -> N
     assert (folder / "server-key.pem").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("wrong", [["--days", "0"], ["--client", "a/b"], ["--client", "ca"], ["--host", "ü"]])
+def test_another_client_or_node_leaves_the_server_alone(tmp_path: Path) -> None:
+    """Its names are not given again, and its certificate is in use."""
+    folder = made(tmp_path, "--host", "relay.example", "--node", "edge")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    made(tmp_path, "--node", "far", "--client", "laptop")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"far.pem", "far-key.pem", "laptop.pem", "laptop-key.pem"}
+    made(tmp_path, "--node", "edge", "--force")
+    renewed = {path.name for path in folder.iterdir() if path.read_bytes() != after[path.name]}
+    assert renewed == {"edge.pem", "edge-key.pem"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--days", "0"],
+        ["--client", "a/b"],
+        ["--client", "ca"],
+        ["--host", "ü"],
+        ["--client", "node/edge"],  # would be a node's name
+        ["--node", "server"],
+        ["--node", "edge", "--client", "edge"],
+    ],
+)
 def test_wrong_wishes_make_nothing(tmp_path: Path, wrong: list[str]) -> None:
     assert tls.main(["init", "--dir", str(tmp_path / "tls"), *wrong]) == 2
     assert not (tmp_path / "tls" / "server.pem").exists()

@@ -9,9 +9,21 @@ from pathlib import Path
 
 import ccr_rpc.v1
 import pytest
-from ccr_control.core.access import MAX_FAILURES, NEEDED, ROLES, WINDOW_S, Caller, Role, Token, bearer, digest, may
+from ccr_control.core.access import (
+    MAX_FAILURES,
+    NEEDED,
+    ROLES,
+    WINDOW_S,
+    Caller,
+    Role,
+    Token,
+    bearer,
+    digest,
+    machine_of,
+    may,
+)
 from ccr_control.core.errors import Forbidden, TooManyFailures, Unauthenticated
-from ccr_control.shell.access import Doorman, caller, needs_token, peer_host, permitted
+from ccr_control.shell.access import OWNER, Doorman, caller, needs_token, peer_host, permitted
 
 STATS = "/ccr.rpc.v1.StatsService/GetStats"
 DISABLE = "/ccr.rpc.v1.ProviderService/SetProviderState"
@@ -129,3 +141,38 @@ def test_only_the_door_says_who_calls() -> None:
         names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
         if "acting_as" in names:
             assert file.name in ("guard.py", "web_grpc.py", "access.py"), file
+
+
+@pytest.mark.parametrize(
+    ("uris", "machine"),
+    [
+        (["spiffe://cc-relay/node/edge"], "edge"),
+        (["spiffe://cc-relay/node/edge-1.example_2"], "edge-1.example_2"),
+        (["spiffe://cc-relay/edge"], None),
+        (["spiffe://cc-relay/node/"], None),
+        (["spiffe://cc-relay/node/a/b"], None),
+        (["spiffe://cc-relay/node/edge\n"], None),
+        (["spiffe://elsewhere/node/edge"], None),
+        (["spiffe://cc-relay/node/edge", "spiffe://cc-relay/node/other"], None),  # says two things: believed in none
+        ([], None),
+    ],
+)
+def test_a_certificate_is_for_the_nodes_of_one_machine_or_for_none(uris: list[str], machine: str | None) -> None:
+    assert machine_of(uris) == machine
+
+
+@pytest.mark.parametrize(
+    ("node_id", "is_its"),
+    [
+        ("edge", True),
+        ("edge/worker-0", True),
+        ("edges/worker-0", False),
+        ("edge-1", False),
+        ("", False),
+        ("/edge", False),
+    ],
+)
+def test_a_machine_has_the_nodes_below_its_name(node_id: str, is_its: bool) -> None:
+    """And whoever uses the private socket any."""
+    assert Caller("spiffe://cc-relay/node/edge", "viewer", "edge").may_be_node(node_id) is is_its
+    assert OWNER.may_be_node(node_id)

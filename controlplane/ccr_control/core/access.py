@@ -5,13 +5,16 @@ Pure. Every method of the contract is in `NEEDED`; one that is not is for nobody
 - VIEWER sees everything but secrets. What evaluates a text of the caller's (variables, files) shows parts of the environment of
   the control plane, so it is not for viewers.
 - OPERATOR changes what can be changed back without knowing a secret.
-- ADMIN changes configuration, keys and tokens. Nodes, too: snapshots hold secrets.
+- ADMIN changes configuration, keys and tokens.
+- What nodes call (`NODE_METHODS`) takes a node's certificate at the port, and no token: snapshots hold every secret there is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -81,13 +84,25 @@ _TABLE: Final[dict[Role, tuple[str, ...]]] = {
 NEEDED: Final[dict[str, Role]] = {_PACKAGE + name: role for role, names in _TABLE.items() for name in names}
 """Method (`/package.Service/Method`) → the role that it takes."""
 
+NODE_METHODS: Final = frozenset({f"{_PACKAGE}SnapshotService/WatchSnapshots", f"{_PACKAGE}UsageService/ReportUsage"})
+"""What nodes call. Beyond the private socket they show a certificate for it."""
+
+SPIFFE_ID: Final = "spiffe://cc-relay/"  # and the name of a client
+NODE_ID: Final = f"{SPIFFE_ID}node/"  # and the name of the machine that a node runs on; names have no slash
+_MACHINE: Final = re.compile(re.escape(NODE_ID) + r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls."""
 
-    name: str  # SOCKET, BOOTSTRAP, or the name of a token
+    name: str  # SOCKET, BOOTSTRAP, the name of a token, or the id in a node's certificate
     role: Role
+    machine: str = ""  # whose nodes alone the caller may be; empty: any
+
+    def may_be_node(self, node_id: str) -> bool:
+        """Whether a node may have that name: its machine's, or one below it, such as `edge/worker-0`."""
+        return not self.machine or node_id == self.machine or node_id.startswith(f"{self.machine}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,12 @@ class Token:
 def may(role: Role, needed: Role) -> bool:
     """Whether a role is enough where another one is needed."""
     return ROLES.index(role) >= ROLES.index(needed)
+
+
+def machine_of(uris: Sequence[str]) -> str | None:
+    """The machine whose nodes a certificate is for, by its URIs; None if it is for none, or says more than one thing."""
+    found = _MACHINE.fullmatch(uris[0]) if len(uris) == 1 else None
+    return found[1] if found else None
 
 
 def digest(secret: str | bytes) -> bytes:

@@ -16,6 +16,7 @@ from ccr_control.core.fleet import Fleet, Introduction, Rejection
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
 from ccr_control.services.questions import Line, Questions
 from ccr_control.services.wire import introduction
+from ccr_control.shell.access import require_node
 from ccr_control.shell.log import Log
 from ccr_control.shell.publisher import MAX_VERSION, Publisher
 
@@ -133,13 +134,13 @@ async def _ask(line: Line, write: Write) -> None:
 
 
 async def _read_hello(requests: Requests) -> Introduction | None:
-    """Who is asking; None if nobody is. Raises ContractBroken."""
+    """Who is asking; None if nobody is. Raises ContractBroken, or Forbidden if it may not be that node."""
     request = await first_request(requests)
     if request is None:
         return None
     if request.WhichOneof("message") != "hello":
         raise ContractBroken("the first request must be a hello")
-    checked_name("node_id", request.hello.node_id)
+    require_node(checked_name("node_id", request.hello.node_id))
     checked_name("instance_id", request.hello.instance_id)
     if not 0 <= request.hello.served_version <= MAX_VERSION:
         raise ContractBroken(f"served_version must be in [0, {MAX_VERSION}]")

@@ -23,6 +23,7 @@ from ccr_control.services.evidence import evidence_of
 from ccr_control.services.opening import ContractBroken, checked_name, first_request, refuse
 from ccr_control.services.record_wire import note
 from ccr_control.services.wire import Pricing, finished, folded, sighting, status, unpriced
+from ccr_control.shell.access import require_node
 from ccr_control.shell.log import Log
 from ccr_control.store.database import Batch, Counted, Verdict
 
@@ -156,11 +157,11 @@ async def _end_at_gap(context: Context, node_id: str, batch: usage_pb2.UsageBatc
 
 
 async def _read_hello(requests: Requests) -> usage_pb2.ReporterHello | None:
-    """Who reports; None if nobody does. Raises ContractBroken."""
+    """Who reports; None if nobody does. Raises ContractBroken, or Forbidden if it may not be that node."""
     request = await first_request(requests)
     if request is None:
         return None
     if request.WhichOneof("message") != "hello":
         raise ContractBroken("the first request must be a hello")
-    checked_name("node_id", request.hello.node_id)
+    require_node(checked_name("node_id", request.hello.node_id))
     return request.hello

@@ -15,6 +15,8 @@ from ccr_control.core.access import (
     BOOTSTRAP,
     MAX_FAILURES,
     NEEDED,
+    NODE_ID,
+    NODE_METHODS,
     SOCKET,
     WINDOW_S,
     Caller,
@@ -24,11 +26,13 @@ from ccr_control.core.access import (
     bearer,
     digest,
     is_same,
+    machine_of,
     may,
 )
 from ccr_control.core.errors import Forbidden, TooManyFailures, Unauthenticated
 from ccr_control.shell.events import Asking
 from ccr_control.shell.log import Log
+from ccr_control.shell.peers import PeerCertificate
 from ccr_control.store.actor import StoreUnavailable
 
 USED_TO_S = 60.0
@@ -66,6 +70,15 @@ def require(role: Role, what: str) -> None:
     """Raises Forbidden unless the caller may do what a role may."""
     if not may(caller().role, role):
         raise Forbidden("ROLE_TOO_LOW", f"{what} takes the role {role}; {caller().name} is {caller().role}")
+
+
+def require_node(node_id: str) -> None:
+    """Raises Forbidden unless the caller may be the node of that name."""
+    who = caller()
+    if not who.may_be_node(node_id):
+        raise Forbidden(
+            "NOT_THIS_NODE", f"the certificate is for nodes of {who.machine!r}; this one calls itself {node_id[:200]!r}"
+        )
 
 
 def needs_token(method: str) -> bool:
@@ -149,6 +162,36 @@ class Doorman:
         if who is None:
             self._turn_away(method, peer)
         return permitted(method, who)
+
+    def admit_node(
+        self, method: str, certificate: PeerCertificate | None, authorization: str | bytes | None, peer: str
+    ) -> Caller:
+        """Which machine's node calls one of NODE_METHODS at the port. Raises as `admit` does; a token alone is not enough."""
+        assert method in NODE_METHODS, "everything else is for tokens"
+        machine = machine_of(certificate.uris) if certificate is not None else None
+        if machine is not None:
+            return Caller(f"{NODE_ID}{machine}", "viewer", machine)  # the role is not asked for
+        name, wanted = method.removeprefix("/ccr.rpc.v1."), f"{NODE_ID}NAME (`ccr tls init --node NAME`)"
+        if certificate is not None:
+            shown = ", ".join(certificate.uris)[:200] or "nobody"
+            raise Forbidden("NOT_A_NODE", f"{name} is for nodes: the certificate must be for {wanted}, not for {shown}")
+        self.admit(method, authorization, peer)
+        raise Forbidden(
+            "NODE_CERTIFICATE_NEEDED",
+            f"{name} is for nodes: from another machine it takes a certificate for {wanted}, "
+            "and control.tls.client_ca_file in the configuration",
+        )
+
+    @contextlib.asynccontextmanager
+    async def ending_with_certificate(self, ends_at_s: float) -> AsyncIterator[None]:
+        """Raises Unauthenticated if a certificate ends (seconds since 1970) while the block runs."""
+        try:
+            async with asyncio.timeout(max(0.0, ends_at_s - self._now())) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():  # one of the block's own
+                raise
+            raise Unauthenticated("CERTIFICATE_ENDED", "the node's certificate has ended: renew it") from None
 
     def _known(self, authorization: str | bytes | None) -> Caller | None:
         credential = bearer(authorization)

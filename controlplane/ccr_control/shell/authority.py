@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ccr_control.core.access import NODE_ID, SPIFFE_ID
 from ccr_control.core.errors import ControlError
 
 AUTHORITY_DAYS = 3650
 SLACK = timedelta(minutes=5)  # clocks differ
-SPIFFE_DOMAIN = "cc-relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,15 @@ class Authority:
         return self._made(hosts[0], names, ExtendedKeyUsageOID.SERVER_AUTH, now, days)
 
     def for_client(self, name: str, now: datetime, days: int) -> Made:
-        """A certificate for a client or node, which names it as `spiffe://cc-relay/NAME`."""
-        identity: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://{SPIFFE_DOMAIN}/{name}")]
+        """A certificate for a client, which names it as `spiffe://cc-relay/NAME`."""
+        return self._for_caller(name, f"{SPIFFE_ID}{name}", now, days)
+
+    def for_node(self, machine: str, now: datetime, days: int) -> Made:
+        """A certificate for the nodes of a machine, which names it as `spiffe://cc-relay/node/NAME`."""
+        return self._for_caller(machine, f"{NODE_ID}{machine}", now, days)
+
+    def _for_caller(self, name: str, uri: str, now: datetime, days: int) -> Made:
+        identity: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
         return self._made(name, identity, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
 
     def _made(

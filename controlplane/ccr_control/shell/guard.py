@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from ccr_control.core.access import Caller
+from ccr_control.core.access import NODE_METHODS, Caller
 from ccr_control.core.errors import (
     Forbidden,
     Malformed,
@@ -31,6 +31,7 @@ from ccr_control.core.errors import (
 )
 from ccr_control.shell.access import OWNER, Doorman, acting_as, needs_token, permitted
 from ccr_control.shell.log import Log
+from ccr_control.shell.peers import PeerCertificate, certificate_of
 from ccr_control.shell.streams import OpenStreams
 
 log = Log("grpc")
@@ -61,7 +62,9 @@ MAX_DETAILS_CHARS = 2000  # gRPC sends them as a header
 
 
 class DoorGuard(grpc.aio.ServerInterceptor):
-    """Lets a call through only for those who may make it: by token, or (without a doorman) for the owner of the private socket."""
+    """Lets a call through only for those who may make it: by token, for nodes by certificate, or (without a doorman) for the owner
+    of the private socket.
+    """
 
     def __init__(self, doorman: Doorman | None) -> None:
         self._doorman = doorman
@@ -82,8 +85,9 @@ class DoorGuard(grpc.aio.ServerInterceptor):
 
         async def call(request: Any, context: _Context) -> Any:
             try:
-                who = self._admitted(method, given, context.peer())
-                async with self._ending_with(who, is_long=handler.response_streaming):
+                shown = certificate_of(context.auth_context()) if self._wants_certificate(method) else None
+                who = self._admitted(method, shown, given, context.peer())
+                async with self._ending_with(who, shown, is_long=handler.response_streaming):
                     with acting_as(who):
                         return await behaviour(request, context)
             except Refused as error:
@@ -91,15 +95,26 @@ class DoorGuard(grpc.aio.ServerInterceptor):
 
         return _with_behaviour(handler, call)
 
-    def _ending_with(self, who: Caller, *, is_long: bool) -> contextlib.AbstractAsyncContextManager[None]:
-        """A block that ends when the caller's token does."""
+    def _wants_certificate(self, method: str) -> bool:
+        return self._doorman is not None and method in NODE_METHODS
+
+    def _ending_with(
+        self, who: Caller, shown: PeerCertificate | None, *, is_long: bool
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """A block that ends when the caller's token does, or a node's certificate."""
         if self._doorman is None or not is_long:
             return contextlib.nullcontext()
+        if shown is not None:
+            return self._doorman.ending_with_certificate(shown.ends_at_s)
         return self._doorman.ending_with(who)
 
-    def _admitted(self, method: str, authorization: str | bytes | None, peer: str) -> Caller:
+    def _admitted(
+        self, method: str, shown: PeerCertificate | None, authorization: str | bytes | None, peer: str
+    ) -> Caller:
         if self._doorman is None:
             return permitted(method, OWNER)
+        if method in NODE_METHODS:
+            return self._doorman.admit_node(method, shown, authorization, peer)
         return self._doorman.admit(method, authorization, peer)
 
 
