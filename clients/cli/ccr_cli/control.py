@@ -37,7 +37,7 @@ def dialled(door: Door) -> Iterator[ControlPlane]:
 def failure(error: ControlError, door: Door) -> Failure:
     """What to tell the person and the script."""
     if error.is_unreachable:
-        return Failure(f"no control plane answers at {door.target}: {START_HINT}", EXIT_UNREACHABLE)
+        return Failure(f"no control plane answers at {door.target}: {_what_to_do(error, door)}", EXIT_UNREACHABLE)
     match error.status, error.reason:
         case _, "config":
             return Failure(f"the configuration has problems\n{error}", EXIT_NOT_WELL)
@@ -61,3 +61,12 @@ def failure(error: ControlError, door: Door) -> Failure:
             return Failure(f"the control plane at {door.target} does not know this command: update it", EXIT_INTERNAL)
         case _:
             return Failure(f"the control plane at {door.target} reports {error.status}: {error}", EXIT_INTERNAL)
+
+
+def _what_to_do(error: ControlError, door: Door) -> str:
+    """Where nothing answers, or TLS comes to nothing, which gRPC does not tell apart."""
+    if door.ca_file is None or door.is_local:
+        return START_HINT
+    if "CERTIFICATE_VERIFY_FAILED" in str(error) or "verification failed" in str(error).lower():
+        return f"{door.ca_file} ($CCR_CONTROL_CA) does not vouch for what answers there by that name"
+    return "if it runs, does it speak TLS, and take our certificate ($CCR_CONTROL_CERT, $CCR_CONTROL_KEY)?"

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ccr_client.door import Door, NoDoor
     from ccr_client.errors import ControlError
     from ccr_client.paging import every, every_async
+
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # read when gRPC is imported: its C core would write to stderr by itself
 
 __all__ = [
     "AsyncControlPlane",

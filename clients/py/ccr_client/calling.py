@@ -5,11 +5,8 @@ Stubs only ask a channel for callables, so what stands behind them is replaced t
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before the import: its C core writes to stderr by itself
 
 import grpc
 import grpc.aio
