@@ -27,7 +27,7 @@ from ccr_control.core.overlay import (
 )
 from ccr_control.core.schema import Config
 from ccr_control.core.secret import Secret
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 SECRET = "sk-secret-of-run-time-"
@@ -161,7 +161,13 @@ def test_an_etag_changes_with_what_can_be_changed(
         assert (tags[0] == tags[1]) is (views[0] == views[1])
 
 
+# A key that was added before the configuration said that its provider gets none.
+_IDLE_KEY = [("keys/local/a", {ADDED: "yes", "secret": Secret(SECRET)}), ("keys/local/a", {"state": "disabled"})]
+
+
 @given(st.integers(0, len(TEXTS) - 1), overlays)
+@example(0, _over(Overlay(), _IDLE_KEY))
+@example(0, _over(Overlay(), _IDLE_KEY[:1]))
 def test_the_merged_text_means_the_same(index: int, overlay: Overlay) -> None:
     """What people put into their file does what the overlay did, secrets apart; and it holds none."""
     text, config = TEXTS[index], CONFIGS[index]

@@ -13,6 +13,7 @@ import yaml
 
 from ccr_control.core.document import Document, Tree, looks_secret
 from ccr_control.core.overlay import ADDED, ALL_ROUTES, LIMITS, Overlay, added_labels, key_resource, provider_resource
+from ccr_control.core.provider_schema import ProviderConfig
 from ccr_control.core.schema import Config
 from ccr_control.core.secret import SHOWN, Secret
 from ccr_control.core.show import all_secrets
@@ -37,7 +38,7 @@ def merged(document: Document, config: Config, overlay: Overlay) -> str:
         if (strategy := overlay.said(f"routes/{route.name}", "strategy")) is not None:
             entry["strategy"] = strategy
     for entry, provider in zip(tree["providers"], config.providers, strict=False):
-        _change_provider(entry, provider.name, [key.label or "" for key in provider.keys], overlay)
+        _change_provider(entry, provider, overlay)
     variables: dict[str, str] = {}
     hidden = _hidden(tree, all_secrets(config), (), variables)
     needed = "".join(f"# Set {name}: {why}.\n" for name, why in variables.items())
@@ -45,7 +46,8 @@ def merged(document: Document, config: Config, overlay: Overlay) -> str:
     return f"{_HEAD}{needed}{text}"
 
 
-def _change_provider(entry: dict[str, Tree], name: str, labels: list[str], overlay: Overlay) -> None:
+def _change_provider(entry: dict[str, Tree], provider: ProviderConfig, overlay: Overlay) -> None:
+    name, labels = provider.name, [key.label or "" for key in provider.keys]
     said = overlay.of(provider_resource(name))
     for field in ("weight", "priority"):
         if field in said:
@@ -58,7 +60,7 @@ def _change_provider(entry: dict[str, Tree], name: str, labels: list[str], overl
         if overlay.said(key_resource(name, label), ADDED) is None:  # else it rests: the file has taken its label
             _change_key(key, name, label, overlay)
     for label in added_labels(name, overlay):
-        if label not in labels:
+        if label not in labels and provider.auth_style != "none":
             added: dict[str, Tree] = {"label": label}
             _change_key(added, name, label, overlay)
             keys.append(added)

@@ -149,6 +149,9 @@ def _key_update(said: Mapping[str, Value]) -> dict[str, object]:
 
 
 def _added(provider: ProviderConfig, overlay: Overlay) -> Iterator[KeyConfig]:
+    """Added keys rest while the configuration has their label, or says that the provider gets none."""
+    if provider.auth_style == "none":
+        return
     taken = {key.label for key in provider.keys}
     for label in added_labels(provider.name, overlay):
         said = overlay.of(key_resource(provider.name, label))
