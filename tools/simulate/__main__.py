@@ -18,7 +18,6 @@ from simulate.world import World
 def main(arguments: list[str] | None = None) -> int:
     """Run, report; exit code 1 if an invariant is broken or a bar missed."""
     options = _parser().parse_args(arguments)
-    logging.getLogger("ccr").setLevel(logging.CRITICAL)  # what goes wrong is meant to
     result: dict[str, Any] = {"seed": options.seed}
     is_well = True
     if options.bars != "none":
@@ -89,4 +88,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    logging.getLogger("ccr").setLevel(logging.CRITICAL)  # what goes wrong is meant to
     sys.exit(main())
