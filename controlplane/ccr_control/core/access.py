@@ -36,6 +36,7 @@ _TABLE: Final[dict[Role, tuple[str, ...]]] = {
         "EventService/ListEvents",
         "EventService/WatchEvents",
         "FleetService/ListNodes",
+        "KeyService/GetBudgetHistory",
         "KeyService/ListKeys",
         "KeyService/ListScopes",
         "ProviderService/ListHealthEvents",
