@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated unit property golden integration faults simulation web page screenshots check test run bench simulate attack audit
+.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench simulate attack audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -58,7 +58,7 @@ format: setup ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-lint: setup contracts generated ## check style, import contracts and that generated code is current
+lint: setup contracts generated compatible ## check style, import contracts, generated code, and what was released
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 
@@ -72,6 +72,9 @@ generated: setup
 
 types: setup ## check types, strictly
 	$(BIN)/mypy
+
+compatible: setup
+	@PYTHONPATH=tools $(BIN)/python -m releases.check
 
 # A kind of test that has no files yet is no failure.
 unit property golden integration faults simulation attack: setup
