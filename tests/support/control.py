@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,8 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from support.logged import LoggedEvents
 
 READY_WITHIN_S = 30.0
 
@@ -80,6 +81,7 @@ class Control:
         command += ["--state-dir", str(self.state_dir), "--log-format", "json", *arguments]
         with self.log_path.open("ab") as log:
             self._log_begins = log.tell()
+            self._logged = LoggedEvents(self.log_path, log.tell())
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env}
             )
@@ -151,13 +153,7 @@ class Control:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines of that event, of the process that was started last."""
-        found = []
-        for line in self.log_text().splitlines(keepends=True):
-            with contextlib.suppress(json.JSONDecodeError):
-                event = json.loads(line)
-                if isinstance(event, dict) and event.get("event") == name:
-                    found.append(event)
-        return found
+        return self._logged.named(name)
 
     def event(self, name: str) -> dict[str, Any] | None:
         """The last log line of that event."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from support.logged import LoggedEvents
 
 STAND_IN_SERVE = (sys.executable, str(Path(__file__).parents[1] / "stand_ins" / "serve.py"))
 REAL_SERVE = (sys.executable, "-P", "-m", "ccr_control.serve")
@@ -65,6 +66,9 @@ class Relay:
     state: Path
     log: Path
 
+    def __post_init__(self) -> None:
+        self._logged = LoggedEvents(self.log)
+
     @property
     def output(self) -> str:
         """Everything it and its programs have printed."""
@@ -72,8 +76,7 @@ class Relay:
 
     def events(self, name: str) -> list[dict[str, object]]:
         """The log lines of one event, so far."""
-        lines = [line for line in self.output.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [event for event in map(json.loads, lines) if event.get("event") == name]
+        return self._logged.named(name)
 
     def pids(self, child: str) -> list[int]:
         """Process ids that a program had, in order."""
