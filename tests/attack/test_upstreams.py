@@ -127,7 +127,7 @@ def test_an_answer_that_ends_at_any_byte_is_never_taken_for_whole(target: Target
             says(target, whole[:size])
             answer = asked(target, STREAM if kind == "stream" else BODY)
             if kind == "stream" and answer is not None and answer.status == 200:
-                assert b"event: error" in answer.body, size
+                assert b"event: error" in answer.body or answer.body == b"".join(EVENTS), size
             else:
                 assert answer is None or answer.status == 502, (kind, size)
 

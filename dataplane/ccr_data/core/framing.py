@@ -16,7 +16,7 @@ MAX_FILLER_BYTES = 1 << 20
 MAX_RANGES = 8  # pieces of payload in one read that are looked at one by one
 LAST_CHUNK = b"0\r\n\r\n"
 # Gives a half-received event a name that every client ignores, and ends it (SSE: the last `event` field counts).
-_DISCARD = b"\nevent: incomplete\n\n"
+_DISCARD = b"event: incomplete\n\n"
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+')
 
@@ -103,25 +103,39 @@ def is_event_end(data: bytes, end: int) -> bool:
     return data.endswith(_EVENT_ENDS, max(0, end - 4), end)
 
 
-def broken_end(event: bytes, passing: Passing, walker: ChunkWalker | None, *, is_at_event_end: bool) -> bytes | None:
-    """What to send after a stream that broke off, so that `event` is its proper last event; None: nothing can be sent."""
-    text = event if is_at_event_end else _DISCARD + event
+def discarding(data: bytes, end: int) -> bytes:
+    """What follows `data[:end]`, the payload so far or the end of it, so that no client acts upon half an event."""
+    if not end or is_event_end(data, end):
+        return b""
+    return _DISCARD if data[end - 1] == 0x0A else b"\n" + _DISCARD
+
+
+def broken_end(text: bytes, passing: Passing, walker: ChunkWalker | None) -> bytes | None:
+    """What to send after a stream that broke off, so that `text` is the end of its payload; None: nothing can be sent."""
     if passing is PAYLOAD:
         return text
     if passing is RECHUNKED:
         return chunk(text) + LAST_CHUNK
-    if walker is None:
-        return None  # a content-length promised other bytes
-    if walker.is_between_chunks:
-        return chunk(text) + LAST_CHUNK
-    if not walker.is_in_payload:
+    begun = walker.completed() if walker is not None else None  # else a content-length promised other bytes
+    if begun is None:
         return None
-    missing = walker.missing_bytes
+    line, missing = begun
     if missing > MAX_FILLER_BYTES:
         return None
+    if not missing:
+        return line + chunk(text) + LAST_CHUNK
     if missing >= len(text):
-        return text + b"\n" * (missing - len(text)) + b"\r\n" + LAST_CHUNK
-    return text[:missing] + b"\r\n" + chunk(text[missing:]) + LAST_CHUNK
+        return line + text + b"\n" * (missing - len(text)) + b"\r\n" + LAST_CHUNK
+    return line + text[:missing] + b"\r\n" + chunk(text[missing:]) + LAST_CHUNK
+
+
+def missing_end(passing: Passing, walker: ChunkWalker | None) -> bytes | None:
+    """What is missing of the framing behind the last byte of payload; None: more payload was promised."""
+    if passing is PAYLOAD:
+        return b""
+    if passing is RECHUNKED:
+        return LAST_CHUNK
+    return walker.missing_end() if walker is not None else None
 
 
 def own_base_url(lines: Iterable[bytes], special: Mapping[bytes, bytes]) -> bytes:

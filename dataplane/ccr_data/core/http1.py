@@ -387,19 +387,40 @@ class ChunkWalker:
         self.rest_at = 0
 
     @property
-    def missing_bytes(self) -> int:
-        """Payload bytes that the current chunk still promises."""
-        return self._skip
-
-    @property
     def is_between_chunks(self) -> bool:
         """Whether a new chunk could begin here."""
         return self._state == self._SIZE and not self._line
 
-    @property
-    def is_in_payload(self) -> bool:
-        """Whether the next byte is payload, or the first of the CRLF after it."""
-        return self._state == self._DATA or (self._state == self._DATA_END and not self._line)
+    def completed(self) -> tuple[bytes, int] | None:
+        """What completes the line of the framing that has begun, and how much payload is then due before the CRLF that ends the
+        chunk (0: a new chunk may follow); None: the end of the body has begun, or nobody can say.
+        """
+        line = self._line
+        if self._state == self._DATA:
+            return b"", self._skip
+        if self._state == self._DATA_END:
+            return b"\r\n"[len(line) :], 0
+        if self._state == self._TRAILER or b'"' in line:  # in a quoted value, perhaps
+            return None
+        if not line:
+            return b"", 0
+        has_cr = line.endswith(b"\r")
+        try:
+            size = _chunk_size(line.removesuffix(b"\r"))
+        except UpstreamBroken:
+            return None
+        if size:
+            return (b"\n" if has_cr else b"\r\n"), size
+        return None if has_cr or not line.isdigit() else (b"1\r\n", 1)  # so far it may become any size
+
+    def missing_end(self) -> bytes | None:
+        """What ends the body, if no more payload has been promised."""
+        line = self._line
+        if self._state == self._DATA_END:
+            return b"\r\n"[len(line) :] + b"0\r\n\r\n"
+        if self._state == self._SIZE and line in (b"", b"0", b"0\r"):
+            return b"0\r\n\r\n"[len(line) :]
+        return b"\r\n"[len(line) :] if self._state == self._TRAILER and line in (b"", b"\r") else None
 
     def feed(self, data: bytes, start: int = 0) -> None:
         """Walk over `data[start:]`. Raises UpstreamBroken if this is not chunked coding; it is then as if none of it had come."""

@@ -19,6 +19,7 @@ from ccr_data.core.framing import (
     broken_end,
     chunk,
     client_head,
+    discarding,
     gathered,
     is_event_end,
     passing_of,
@@ -172,7 +173,7 @@ class Answering:
             data, at = self._last
             message = f"the stream of provider {self._target.provider.name} {what_broke}"
             event = answers.error_event("api_error", message, self.record.request_id)
-            end = broken_end(event, self._passing, self._walker, is_at_event_end=not at or is_event_end(data, at))
+            end = broken_end(discarding(data, at) + event, self._passing, self._walker)
         if end is None:
             self._out.clear()
             return False

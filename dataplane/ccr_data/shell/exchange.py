@@ -23,7 +23,17 @@ from ccr_data.core.budget import Reservation
 from ccr_data.core.client_limits import ClientPart
 from ccr_data.core.conversation import name_of
 from ccr_data.core.errors import CredentialsExpired, RequestError
-from ccr_data.core.framing import LAST_CHUNK, Body, chunk, client_head, gathered, own_base_url, with_own_results_url
+from ccr_data.core.framing import (
+    LAST_CHUNK,
+    Body,
+    chunk,
+    client_head,
+    gathered,
+    is_event_end,
+    missing_end,
+    own_base_url,
+    with_own_results_url,
+)
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK
 from ccr_data.core.matching import offers_tools
@@ -595,9 +605,9 @@ class Exchange(Answering):
         elif reason is None and head.status >= 400 and not is_stream and self._may_be_mended(head):
             self._state = CHECKING
             self._deadline_s = self._relay.clock_s + COLLECTING_LIMIT_S
-        elif reason is None and is_stream and self._has_alternative():
+        elif reason is None and (is_stream or head.status == 200) and self._has_alternative():
             self._state = HOLDING
-            self._beginning = Beginning()
+            self._beginning = Beginning() if is_stream else None  # what is no stream is the answer when it is whole
         else:
             self._commit(now_s)
 
@@ -679,10 +689,13 @@ class Exchange(Answering):
         return held
 
     def _hold(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
-        """Keep the beginning of a stream back until it is sure to be the answer."""
+        """Keep the beginning of a stream back until it is sure to be the answer, and so anything else until it is whole."""
         self._keep(data, ranges)
         beginning = self._beginning
-        assert beginning is not None
+        if beginning is None:
+            if self._held_size > MAX_HELD_BYTES:
+                self._release()
+            return
         data, ranges = gathered(data, ranges)
         for start, end in ranges:
             beginning.feed(data[start:end])
@@ -702,7 +715,10 @@ class Exchange(Answering):
         """The answer is complete."""
         self._upstream = None
         state = self._state
-        if state is HOLDING:  # it ended without content: let the client see what came
+        if state is HOLDING:
+            if self._beginning is not None and self._has_alternative():  # a stream without content is no answer
+                self._fail(Reason.BROKEN)
+                return
             self._release()
             state = self._state
         elif state is CHECKING:
@@ -827,6 +843,14 @@ class Exchange(Answering):
 
     def _break(self, reason: Reason = Reason.BROKEN) -> None:
         """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
+        end = missing_end(self._passing, self._walker) if self._tap is not None and self._tap.has_ended else None
+        if end is not None and is_event_end(*self._last):  # its last event came: only the framing's end is missing
+            self._out.append(end)
+            self.flush()
+            self._end_attempt(None)
+            self.record.outcome = SERVED
+            self._finish(closes=self._passing is PAYLOAD)
+            return
         self._end_attempt(reason)
         self.record.outcome = BROKEN
         if self._end_answer(is_cut=True, what_broke=_BROKE.get(reason, "broke off")):
@@ -869,10 +893,7 @@ class Exchange(Answering):
             self._begin_rival()
         if not self.record.streamed or now_s - self._last_sent_s < self._snapshot.relay.silence_bound_s:
             return
-        if self._state is HOLDING:
-            self._release()
-            self.flush()
-        elif self._state is RELAYING:
+        if self._state is RELAYING:
             self._ping_between_events()
         else:
             self._ping_before_content()
