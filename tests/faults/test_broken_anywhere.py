@@ -184,6 +184,7 @@ def relay(
             health={"circuit": {"failures": 1000, "min_requests": 100_000}},
         )
         with relaying(tmp_path_factory.mktemp("broken"), text, "--workers", "2") as found:
+            until(lambda: len(found.events("snapshot_served")) >= 2, "both workers have the configuration")
             yield found
 
 
