@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ccr_control.core.schema import Config
-from ccr_control.core.section import Section
+from ccr_control.core.section import Section, meanings
 
 Schema = dict[str, Any]
 
@@ -24,8 +24,11 @@ def json_schema() -> Schema:
     for section in Section.__subclasses__():
         shape = schema if section is Config else schema["$defs"][section.__name__]
         written = section.model_construct().model_dump(mode="json")  # defaults as one would write them: "30s"
+        about = meanings(section)
         for name, key in shape["properties"].items():
             key.pop("default", None)
+            if name in about:
+                key["description"] = about[name]
             if written.get(name) is not None:
                 key["default"] = written[name]
             shape["properties"][name] = _widened(key)
