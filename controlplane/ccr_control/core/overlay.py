@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from ccr_control.core.crosscheck import accepts_subscription
@@ -156,10 +157,13 @@ def _added(provider: ProviderConfig, overlay: Overlay) -> Iterator[KeyConfig]:
     for label in added_labels(provider.name, overlay):
         said = overlay.of(key_resource(provider.name, label))
         if label not in taken and isinstance(said.get("secret"), Secret):
-            yield _BLANK.model_copy(update={"label": label, **_key_update(said)})
+            yield _blank().model_copy(update={"label": label, **_key_update(said)})
 
 
-_BLANK: Final = KeyConfig()
+@cache
+def _blank() -> KeyConfig:
+    """Made when it is first wanted: it makes the type ready, which takes a while."""
+    return KeyConfig()
 
 
 def added_labels(provider: str, overlay: Overlay) -> list[str]:
