@@ -45,6 +45,7 @@ EXIT_USAGE = 2
 EXIT_CANNOT_LISTEN = 69
 RESERVED_DESCRIPTORS = 48  # for logs, the control plane, the disk, and a few more than that
 FLUSH_TIMEOUT_S = 1.0
+THREAD_TURN_S = 0.0001  # that requests wait while a thread works on a snapshot; Python has 5 ms
 FIRST_SNAPSHOT_S = 5.0  # without one clients wait for this long at the door; only then they are turned away
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -221,6 +222,7 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
         gc.collect()
         gc.freeze()  # what exists now stays: the collector need not look at it again
         gc.set_threshold(50_000, 20, 50)
+        sys.setswitchinterval(THREAD_TURN_S)
         _say_ready(ready)
         log.info(
             "node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ccr_data.core.budget import NO_LIMITS, Allowance
+from ccr_data.core.budget import NO_LIMITS, Allowance, Scope, higher
 from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.generations import Generation, generation_of
 from ccr_data.core.hedging import Hedging
+from ccr_data.core.limits import ORGANISATION_SCOPE
 from ccr_data.core.matching import Asked, Conditions, holds
 from ccr_data.core.patterns import best_fit, fits, fits_any
 from ccr_data.core.waiting import QueueRules
 
 MAX_ROUTED_MODELS = 4096  # names come from clients, so the memo of routed names is bounded
+MAX_WARMED = 32  # of them are routed anew before a snapshot is served
+MAX_MADE = 64  # names that a provider keeps targets for
 
 
 class ProviderType(enum.Enum):
@@ -240,6 +243,15 @@ _CLOUDS = frozenset(
 )
 
 
+class Account(NamedTuple):
+    """What the keys of one scope say of it."""
+
+    scope: Scope
+    holders: frozenset[str]
+    limits: Allowance  # the largest that any of them says
+    labels: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """A configured upstream."""
@@ -271,10 +283,23 @@ class Provider:
     dropped_betas: frozenset[str] = frozenset()  # never forwarded, whatever allowed_betas says
     adjusts_renamed: bool = False  # a request that gets another generation's model is made fit for it
     edits_lines: bool = field(init=False, default=False)  # whether a client's header lines are not just passed on
+    # Snapshots come often and mostly change little: what follows from a provider alone is kept with it, over all of them.
+    accounts: tuple[Account, ...] = field(init=False, default=(), compare=False, repr=False)
+    _made: dict[object, Made] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         edits = self.headers or self.allowed_betas is not None or self.renamed_betas or self.dropped_betas
         object.__setattr__(self, "edits_lines", bool(edits))
+        object.__setattr__(self, "accounts", _accounts(self))
+
+    def made(self, model: str | None, generation: Generation | None) -> Made:
+        """Its targets for a name that is put into requests, and what else is done to them."""
+        known = self._made.get((model, generation))
+        if known is None:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            known = self._made[model, generation] = _made(self, model, generation)
+        return known
 
     @property
     def is_cloud(self) -> bool:
@@ -429,6 +454,14 @@ class Snapshot:
     relay: RelayPolicy
     prices: tuple[ModelPrice, ...] = ()
     _routed: dict[str, tuple[RoutedModel, ...]] = field(default_factory=dict, repr=False)
+    _accounts: list[Accounts] = field(default_factory=list, repr=False)
+
+    @property
+    def accounts(self) -> Accounts:
+        """Those of all providers. Remembered, because there may be thousands."""
+        if not self._accounts:
+            self._accounts.append(_all_accounts(self.providers.values()))
+        return self._accounts[0]
 
     def routes_of(self, model: str) -> tuple[RoutedModel, ...]:
         """The routes that a model name can take: the first whose conditions hold, and only the last has none.
@@ -442,6 +475,12 @@ class Snapshot:
             known = self._routed[model] = tuple(route_model(self, model, route) for route in _fitting(self, model))
         return known
 
+    def warm(self, before: Snapshot) -> None:
+        """Make what requests will need, as far as the one that is still served tells. May be done in a thread, before this one is."""
+        _ = self.accounts
+        for model in [*before._routed][:MAX_WARMED]:
+            self.routes_of(model)
+
     def routed(self, model: str, asked: Asked | None = None) -> RoutedModel:
         """Route and choices of a request; without `asked`, of one that meets no condition."""
         *conditional, last = self.routes_of(model)
@@ -450,6 +489,28 @@ class Snapshot:
                 if one.route.conditions is not None and holds(one.route.conditions, asked):
                     return one
         return last
+
+
+class Accounts(NamedTuple):
+    """What all keys say of their scopes."""
+
+    limits: dict[Scope, Allowance]  # of those that have any
+    holders: dict[Scope, frozenset[str]]
+    learned: tuple[tuple[Scope, str], ...]  # keys whose scope is an organisation that some node has learned of
+
+
+def _all_accounts(providers: Iterable[Provider]) -> Accounts:
+    every = [account for provider in providers for account in provider.accounts]
+    return Accounts(
+        {account.scope: account.limits for account in every if account.limits != NO_LIMITS},
+        {account.scope: account.holders for account in every},
+        tuple(
+            ((account.scope[0], label), account.scope[1].removeprefix(ORGANISATION_SCOPE))
+            for account in every
+            if account.scope[1].startswith(ORGANISATION_SCOPE)
+            for label in account.labels
+        ),
+    )
 
 
 def _fitting(snapshot: Snapshot, model: str) -> list[Route]:
@@ -493,15 +554,7 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     own_name = candidate.model or provider.own_name(model)
     rename = own_name if own_name != model else None
     fit = _other_generation(model, own_name) if provider.adjusts_renamed and rename is not None else None
-    active = [target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.ACTIVE]
-    targets = tuple(one for one in active if one.key is not None and not one.key.is_open)
-    passed_by = tuple(one for one in active if one.key is not None and one.key.is_open)
-    draining = tuple(target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.DEPRECATED)
-    if not provider.keys and provider.auth_style is AuthStyle.NONE:
-        targets = (target(provider, None, rename, fit),)
-    if provider.is_draining:
-        targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
-    own_token = target(provider, None, rename, fit) if provider.accepts_subscription else None
+    targets, passed_by, draining, own_token, may_expire = provider.made(rename, fit)
     rank = 0.0
     if strategy is Strategy.COST_BASED:
         rank = provider.blended_price(own_name, snapshot.prices)
@@ -518,10 +571,48 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
         rank,
         targets[0].load_key if len(targets) == 1 else None,
         ((provider.name, own_name, False), (provider.name, own_name, True)),
-        any(key.expires_at_s != NEVER_S for key in provider.keys),
+        may_expire,
         passed_by,
         provider.is_open or (bool(passed_by) and not targets),
     )
+
+
+class Made(NamedTuple):
+    """The targets of a provider for one name."""
+
+    targets: tuple[Target, ...]
+    passed_by: tuple[Target, ...]
+    draining: tuple[Target, ...]
+    own_token: Target | None
+    may_expire: bool
+
+
+def _made(provider: Provider, rename: str | None, fit: Generation | None) -> Made:
+    active = [target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.ACTIVE]
+    targets = tuple(one for one in active if one.key is not None and not one.key.is_open)
+    passed_by = tuple(one for one in active if one.key is not None and one.key.is_open)
+    draining = tuple(target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.DEPRECATED)
+    if not provider.keys and provider.auth_style is AuthStyle.NONE:
+        targets = (target(provider, None, rename, fit),)
+    if provider.is_draining:
+        targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
+    own_token = target(provider, None, rename, fit) if provider.accepts_subscription else None
+    return Made(targets, passed_by, draining, own_token, any(key.expires_at_s != NEVER_S for key in provider.keys))
+
+
+def _accounts(provider: Provider) -> tuple[Account, ...]:
+    """The scopes of its keys, each once."""
+    by_scope: dict[str, list[Key]] = {}
+    for key in provider.keys:
+        by_scope.setdefault(key.scope or key.label, []).append(key)
+    found = []
+    for name, keys in by_scope.items():
+        limits = keys[0].limits
+        for key in keys[1:]:
+            limits = higher(limits, key.limits)
+        labels = tuple([key.label for key in keys])
+        found.append(Account((provider.name, name), frozenset([key.holder for key in keys]), limits, labels))
+    return tuple(found)
 
 
 def _other_generation(asked: str, own_name: str) -> Generation | None:

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from time import perf_counter, time
 
 from ccr_data.core import planner
-from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, Reservation, Scope, higher
+from ccr_data.core.budget import Budget, Reservation, Scope
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK, limits_told, rest_asked, told_by
-from ccr_data.core.limits import ORGANISATION_SCOPE, Limits
+from ccr_data.core.limits import Limits
 from ccr_data.core.snapshot import Snapshot, Target
 
 ORGANISATION = b"anthropic-organization-id"
@@ -36,29 +36,19 @@ class Budgeting:
         if snapshot is self._followed:
             return False
         self._followed = snapshot
-        secrets: dict[Scope, set[str]] = {}
-        for provider in snapshot.providers.values():
-            for key in provider.keys:
-                secrets.setdefault((provider.name, key.scope or key.label), set()).add(key.holder)
-                if key.scope.startswith(
-                    ORGANISATION_SCOPE
-                ):  # another node may have learned it: what was used here moves there
-                    organisation = key.scope.removeprefix(ORGANISATION_SCOPE)
-                    self.limits.note_organisation((provider.name, key.label), organisation, perf_counter())
+        limits, holders, learned = snapshot.accounts
+        for scope, organisation in learned:  # another node may have learned it: what was used here moves there
+            self.limits.note_organisation(scope, organisation, perf_counter())
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
-        self.limits.configure(
-            _limits_of(snapshot),
-            {scope: frozenset(found) for scope, found in secrets.items()},
-            snapshot.relay.sharing_nodes,
-        )
+        self.limits.configure(limits, holders, snapshot.relay.sharing_nodes)
         return True
 
     def looked_at(self, snapshot: Snapshot) -> Limits:
         """The limits as a snapshot has them, whether or not it is served, with what has been used. To be read only."""
         if snapshot is self._followed:
             return self.limits
-        return self.limits.as_configured(_limits_of(snapshot), snapshot.relay.sharing_nodes)
+        return self.limits.as_configured(snapshot.accounts.limits, snapshot.relay.sharing_nodes)
 
     def choose(
         self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float
@@ -155,13 +145,3 @@ class Budgeting:
             budget = self.limits.budget(target.scope, target.model or model)
             found.append((budget, budget.scope if budget else target.scope))
         return found
-
-
-def _limits_of(snapshot: Snapshot) -> dict[Scope, Allowance]:
-    """What the configuration says: the largest of the keys of a scope."""
-    limits: dict[Scope, Allowance] = {}
-    for provider in snapshot.providers.values():
-        for key in provider.keys:
-            scope = (provider.name, key.scope or key.label)
-            limits[scope] = higher(limits.get(scope, NO_LIMITS), key.limits)
-    return limits

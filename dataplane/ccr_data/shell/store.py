@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from ccr_rpc.v1 import snapshot_pb2
+
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import NodeDir, make_private, replace_file
-from ccr_data.shell.wire import parse_snapshot
+from ccr_data.shell.wire import Parts, parse_snapshot, to_snapshot
 
 MAGIC = b"ccr-snapshot 1\n"
 MAX_FILE_BYTES = 64 << 20
@@ -105,6 +107,16 @@ class SnapshotStore:
 def offered(wire: bytes) -> Offer:
     """A snapshot in serialised form, checked. Raises SnapshotInvalid."""
     return Offer(parse_snapshot(wire), wire, sha256(wire).digest())
+
+
+def offered_message(message: snapshot_pb2.Snapshot, known: Parts) -> Offer:
+    """A snapshot that came as a message, checked. Raises SnapshotInvalid."""
+    wire = message.SerializeToString()
+    try:
+        snapshot = to_snapshot(message, known)
+    finally:
+        known.forget_others(message)
+    return Offer(snapshot, wire, sha256(wire).digest())
 
 
 def read_snapshot(path: Path) -> Offer:

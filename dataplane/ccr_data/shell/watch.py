@@ -16,13 +16,15 @@ from google.protobuf.message import DecodeError
 
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.node import NodeIdentity
+from ccr_data.core.snapshot import Snapshot
 from ccr_data.shell.asking import Answer, Question, understood
 from ccr_data.shell.control_link import PATIENT, FindControl, Link, LinkLost, LinkPolicy, read, stay_connected, write
 from ccr_data.shell.logs import Log
-from ccr_data.shell.store import Offer, SnapshotStore, offered
+from ccr_data.shell.store import Offer, SnapshotStore, offered_message
+from ccr_data.shell.wire import Parts
 
 WATCH_METHOD = "/ccr.rpc.v1.SnapshotService/WatchSnapshots"
-PARSED_ON_LOOP_BYTES = 256 << 10  # larger ones would hold up streams
+PARSED_ON_LOOP_BYTES = 4 << 10  # takes a few hundred microseconds; larger ones would hold up streams
 
 log = Log("snapshot")
 
@@ -70,12 +72,13 @@ async def _watch(
     link: Link,
 ) -> None:
     """Take snapshots from one stream. Raises LinkLost, TimeoutError or AioRpcError when it ends."""
+    parts = Parts()
     async with link.stream(WATCH_METHOD) as call:
         await write(call, _hello(node, store.version), policy.silence_s)
         while True:
             async with asyncio.timeout(policy.silence_s):
                 message = await read(call)
-            heard = await _understood(message)
+            heard = await _understood(message, parts, store.current)
             link.say_alive()
             if isinstance(heard, Question):
                 if answer is not None:
@@ -88,14 +91,14 @@ async def _watch(
                 await write(call, _take(store, heard), policy.silence_s)
 
 
-async def _understood(message: bytes) -> Heard:
+async def _understood(message: bytes, parts: Parts, served: Snapshot | None) -> Heard:
     if len(message) > PARSED_ON_LOOP_BYTES:
-        return await asyncio.to_thread(_parsed, message)
-    return _parsed(message)
+        return await asyncio.to_thread(_parsed, message, parts, served)
+    return _parsed(message, parts, served)
 
 
-def _parsed(message: bytes) -> Heard:
-    """What a message brings. Raises LinkLost if it cannot be told."""
+def _parsed(message: bytes, parts: Parts, served: Snapshot | None) -> Heard:
+    """What a message brings; a snapshot with all made that requests need of it. Raises LinkLost if it cannot be told."""
     try:
         response = snapshot_pb2.WatchSnapshotsResponse.FromString(message)
     except DecodeError:
@@ -107,9 +110,12 @@ def _parsed(message: bytes) -> Heard:
     if response.WhichOneof("message") != "snapshot":
         return None  # also what a newer control plane may say
     try:
-        return offered(response.snapshot.SerializeToString())
+        offer = offered_message(response.snapshot, parts)
     except SnapshotInvalid as error:
         return Refused(response.snapshot.version, str(error))
+    if served is not None:
+        offer.snapshot.warm(served)
+    return offer
 
 
 def _take(store: SnapshotStore, heard: Offer | Refused) -> bytes:

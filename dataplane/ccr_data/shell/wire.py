@@ -120,6 +120,7 @@ _CLASSES = {
 }
 _PIN_USES = {PinUse.KEPT: usage_pb2.PIN_USE_KEPT, PinUse.LEFT: usage_pb2.PIN_USE_LEFT}
 _MOST_TOLD = 16  # candidates of a decision
+UNDERSTOOD: frozenset[str] = frozenset()  # of the words in Snapshot.needs: none has been needed so far
 _AUTH_MODES = {snapshot_pb2.AUTH_MODE_KEYS: AuthMode.KEYS, snapshot_pb2.AUTH_MODE_NONE: AuthMode.NONE}
 _ENDPOINTS = {
     Endpoint.MESSAGES: usage_pb2.ENDPOINT_MESSAGES,
@@ -142,6 +143,26 @@ _AWS_NAME = re.compile(r"[a-z0-9-]+")  # of a region or a service: it stands bet
 _FRAMING = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding"))
 
 
+class Parts:
+    """Providers and keys of the newest snapshot by their serialised form.
+
+    The next one has most of them, too, and they are not made again.
+    """
+
+    __slots__ = ("keys", "providers")
+
+    def __init__(self) -> None:
+        self.providers: dict[bytes, Provider] = {}
+        self.keys: dict[bytes, Key] = {}
+
+    def forget_others(self, newest: snapshot_pb2.Snapshot) -> None:
+        """Leave the parts of the newest snapshot, and as many keys again: those of a provider that stays the same are not touched."""
+        for _ in range(len(self.providers) - len(newest.providers)):
+            del self.providers[next(iter(self.providers))]
+        for _ in range(len(self.keys) - 2 * sum(len(provider.keys) for provider in newest.providers)):
+            del self.keys[next(iter(self.keys))]
+
+
 def parse_snapshot(wire: bytes) -> Snapshot:
     """The snapshot in serialised form. Raises SnapshotInvalid."""
     try:
@@ -150,9 +171,14 @@ def parse_snapshot(wire: bytes) -> Snapshot:
         raise SnapshotInvalid("the snapshot is damaged: it does not parse") from None
 
 
-def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
-    """The snapshot as values, checked for all that the data plane relies on. Raises SnapshotInvalid."""
+def to_snapshot(message: snapshot_pb2.Snapshot, known: Parts | None = None) -> Snapshot:
+    """The snapshot as values, checked for all that the data plane relies on. Raises SnapshotInvalid.
+
+    `known` gives what this snapshot has in common with the one before, and takes what is new.
+    """
     _require(message.version > 0, "the snapshot has no version")
+    unknown = sorted(set(message.needs) - UNDERSTOOD)
+    _require(not unknown, f"it needs what this node does not understand ({', '.join(unknown)}): a newer version does")
     _require(message.auth.mode in _AUTH_MODES, "auth.mode is unknown to this node")
     _require(
         all(len(client.key_sha256) == 32 for client in message.auth.clients), "a client's key hash is not 32 bytes"
@@ -168,13 +194,24 @@ def to_snapshot(message: snapshot_pb2.Snapshot) -> Snapshot:
             if (rules := _client_rules(client, sharing)) is not None
         },
     )
-    providers = {provider.name: _provider(provider) for provider in message.providers}
+    providers = {provider.name: _known_provider(provider, known) for provider in message.providers}
     _require(len(providers) == len(message.providers), "two providers have the same name")
     routes = tuple(_route(route, providers) for route in message.routes)
     is_last_open = bool(routes) and not routes[-1].models and routes[-1].conditions is None
     _require(is_last_open, "the last route does not fit every request")
     prices = tuple(_price(price, "prices") for price in message.prices)
     return Snapshot(message.version, auth, providers, routes, _relay(message.relay), prices)
+
+
+def _known_provider(message: snapshot_pb2.Provider, known: Parts | None) -> Provider:
+    if known is None:
+        return _provider(message, None)
+    form = message.SerializeToString(deterministic=True)
+    provider = known.providers.pop(form, None)
+    if provider is None:
+        provider = _provider(message, known)
+    known.providers[form] = provider  # now among the newest
+    return provider
 
 
 def _client_rules(message: snapshot_pb2.Client, sharing_nodes: int) -> ClientRules | None:
@@ -203,7 +240,7 @@ def _require(holds: bool, reason: str) -> None:
         raise SnapshotInvalid(reason)
 
 
-def _provider(message: snapshot_pb2.Provider) -> Provider:
+def _provider(message: snapshot_pb2.Provider, known: Parts | None) -> Provider:
     where = f"provider {message.name}"
     _require(bool(message.name), "a provider has no name")
     _require(message.type in _TYPES, f"{where}: its type is unknown to this node")
@@ -227,7 +264,7 @@ def _provider(message: snapshot_pb2.Provider) -> Provider:
     is_signed = message.auth_style == snapshot_pb2.AUTH_STYLE_SIGV4
     signing = message.aws_signing
     _require(not is_signed or _is_signable(signing), f"{where}: what to sign for is missing or malformed")
-    keys = tuple(_key(key, where, is_signed=is_signed) for key in message.keys)
+    keys = tuple(_known_key(key, where, is_signed, known) for key in message.keys)
     _require(len({key.label for key in keys}) == len(keys), f"{where}: two keys have the same label")
     return Provider(
         name=message.name,
@@ -286,6 +323,17 @@ def _origin(message: snapshot_pb2.Provider, where: str) -> tuple[Origin, str]:
 
 def _is_signable(signing: snapshot_pb2.AwsSigning) -> bool:
     return all(_AWS_NAME.fullmatch(part) for part in (signing.region, signing.service))
+
+
+def _known_key(message: snapshot_pb2.Key, where: str, is_signed: bool, known: Parts | None) -> Key:
+    if known is None:
+        return _key(message, where, is_signed=is_signed)
+    form = b"%d%b" % (is_signed, message.SerializeToString(deterministic=True))
+    key = known.keys.pop(form, None)
+    if key is None:
+        key = _key(message, where, is_signed=is_signed)
+    known.keys[form] = key
+    return key
 
 
 def _key(message: snapshot_pb2.Key, where: str, *, is_signed: bool) -> Key:
