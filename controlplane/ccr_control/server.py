@@ -165,13 +165,14 @@ async def serve(  # noqa: PLR0915 - it only wires
     leasing = Leasing(
         Leases(time.monotonic(), int(time.time() * 1000), max(workers, file.revision.config.server.workers)),
         time.monotonic,
+        time.time,
     )
     alerts = AlertKeeper(
         lambda: file.in_force.config.alerts,
         events,
         [lambda: budget_shares(spending), lambda: limit_shares(leasing.budgets())],
     )
-    figures = Figures(stats, fleet, spending, store, events, time.time)
+    figures = Figures(stats, fleet, spending, leasing.burndown, store, events, time.time)
     services = _services(
         file,
         store,
@@ -191,7 +192,9 @@ async def serve(  # noqa: PLR0915 - it only wires
     )
     providers = ProviderServicer(keeper, prober, publisher, store, file, changes, events, credentials.of)
     services.add("ccr.rpc.v1.ProviderService", providers_pb2_grpc.add_ProviderServiceServicer_to_server, providers)
-    keys = KeyServicer(keeper, file, changes, events, credentials.of, sightings.newest, leasing.budgets, store)
+    keys = KeyServicer(
+        keeper, file, changes, events, credentials.of, sightings.newest, leasing.budgets, store, leasing.burndown
+    )
     services.add("ccr.rpc.v1.KeyService", keys_pb2_grpc.add_KeyServiceServicer_to_server, keys)
     access = AccessServicer(doorman, changes, events, time.time)
     services.add("ccr.rpc.v1.AccessService", access_pb2_grpc.add_AccessServiceServicer_to_server, access)

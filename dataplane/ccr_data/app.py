@@ -175,11 +175,15 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
             return ControlAddress(options.control, tls=options.tls)
         return control_address(options.state_dir)
 
+    def now_open() -> tuple[tuple[str, int], ...]:
+        return relay.node.load.by_provider()
+
     def status() -> NodeStatus:
         return NodeStatus(
             len(relay.exchanges),
             len(server.connections),
             relay.unauthorized_total,
+            now_open(),
             tuple(relay.budgeting.limits.uses(perf_counter())),
         )
 
@@ -195,6 +199,7 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
         journal=node.instance_id,
         log_requests=RequestLog(output, node.node_id).note,
         status=status,
+        now_open=now_open,
         take_lease=take_lease,
     )
     salt = shared_pins.salt(options.state_dir)

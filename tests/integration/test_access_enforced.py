@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,13 @@ from support.control import Control, running_control, until
 
 Metadata = list[tuple[str, str]]
 UNARY = sorted(set(NEEDED) - NODE_METHODS)
+OF_REVISIONS = {
+    "/ccr.rpc.v1.ConfigService/DiffConfig": config_pb2.DiffConfigRequest(
+        from_revision=1, to_revision=1
+    ).SerializeToString()
+}
+"""Where an empty message asks for more than a viewer may."""
+
 CALL_WITHIN_S = 3.0
 SEED = 20261121
 
@@ -115,12 +123,38 @@ async def test_a_viewer_sees_and_changes_nothing(tmp_path: Path) -> None:
         viewer = await there.holder("eyes", access_pb2.ROLE_VIEWER)
         before = await there.state()
         for method, role in NEEDED.items():
-            found = await there.status(method, metadata=viewer)
+            found = await there.status(method, OF_REVISIONS.get(method, b""), viewer)
             if role == "viewer":
                 assert found not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), method
             else:
                 assert found is grpc.StatusCode.PERMISSION_DENIED, method
         assert await there.state() == before
+
+
+async def test_a_viewer_compares_revisions_and_learns_no_secret(tmp_path: Path) -> None:
+    """Not even by its hash: what people choose for their clients can be guessed."""
+    weak, strong, strewn = "summer2026", "sk-ant-api03-rotated-at-run-time", "sk-ant-api03-not-a-real-either"
+    changed = CONFIG.replace("sk-ant-api03-not-a-real-key", strong) + (
+        f"  - {{name: odd, type: ollama, base_url: 'http://localhost:11434/{strewn}', headers: {{x-note: private-words}}}}\n"
+        f"server: {{auth: {{keys: [{{name: desk, key: {weak}}}]}}}}\n"
+    )
+    async with door(tmp_path) as there, talking_to(there.control) as api:
+        viewer = await there.holder("eyes", access_pb2.ROLE_VIEWER)
+        applied = await api.config.ApplyConfig(config_pb2.ApplyConfigRequest(text=changed))
+        assert not applied.problems
+        stub = config_pb2_grpc.ConfigServiceStub(there.channel)
+        revisions = config_pb2.DiffConfigRequest(from_revision=1, to_revision=2)
+        first, second = [await stub.DiffConfig(revisions, metadata=viewer) for _ in range(2)]
+        assert "providers[0].keys[0].key" in first.paths
+        assert first.diff != second.diff, "nobody can tell by it what he knows from elsewhere"
+        whole = (await api.config.DiffConfig(revisions)).diff
+        for secret in (weak, strong, strewn, "private-words", "not-a-real"):
+            assert secret not in first.diff + whole
+            assert hashlib.sha256(secret.encode()).hexdigest()[:8] not in first.diff
+        assert hashlib.sha256(strong.encode()).hexdigest()[:8] in whole, "admins know it as `ccr keys list` does"
+        for request in ({"text": changed}, {"from_revision": 1}, {}):
+            call = stub.DiffConfig(config_pb2.DiffConfigRequest(**request), metadata=viewer)  # type: ignore[arg-type]
+            await refused(call, grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW")
 
 
 async def test_an_operator_is_no_admin(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ async def test_what_was_reported_is_what_is_scraped(tmp_path: Path) -> None:
     folded.hour.FromSeconds(now - now % 3600)
     folded.tokens.input = 1000
     status = usage_pb2.NodeStatus(open_requests=3, open_connections=5, resident_bytes=10**8)
+    status.open.add(provider="anthropic", requests=2)
+    status.open.add(provider="zai", requests=1)
     made = batch(
         1, record(started_at_s=now, request_id="a"), record(started_at_s=now, request_id="b", attempts=attempts)
     )
@@ -75,6 +77,8 @@ async def test_what_was_reported_is_what_is_scraped(tmp_path: Path) -> None:
             assert value(families, f"{histogram}_bucket", le="+Inf") == 10
         assert value(families, "ccr_request_duration_seconds_sum") == 2 * 2 + 8 * 3
         assert value(families, "ccr_open_requests") == 3
+        assert value(families, "ccr_provider_open_requests", provider="anthropic") == 2
+        assert value(families, "ccr_provider_open_requests", provider="zai") == 1
         assert value(families, "ccr_node_open_connections", node="test/worker-0") == 5
         assert value(families, "ccr_node_snapshot_skew") == 0
         assert value(families, "ccr_node_connected") == 1

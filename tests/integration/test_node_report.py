@@ -130,6 +130,24 @@ async def test_a_node_without_requests_still_says_how_it_is(new_node: Callable[.
         assert control.batches.counted[0].status.open_requests == 9
 
 
+async def test_what_is_open_is_told_when_it_changes(
+    new_node: Callable[..., Node], socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A screen shows what is in flight, not what was when the last request ended."""
+    monkeypatch.setattr("ccr_data.shell.report.STATUS_EVERY_S", 3600.0)
+    now_open: tuple[tuple[str, int], ...] = ()
+    async with controlling(socket) as control:
+        new_node("j1", status=lambda: NodeStatus(open_by_provider=now_open), now_open=lambda: now_open)
+        for expected in ((), (("anthropic", 2), ("zai", 1)), (("anthropic", 1),), ()):
+            now_open = expected
+            await until(lambda: _open_told(control) == expected, f"{expected} is told")  # noqa: B023 - waited for here
+
+
+def _open_told(control: FakeControl) -> tuple[tuple[str, int], ...] | None:
+    told = [one.status.open for one in control.batches.counted if one.HasField("status")]
+    return tuple((one.provider, one.requests) for one in told[-1]) if told else None
+
+
 async def test_failures_are_told_at_once(
     new_node: Callable[..., Node], socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

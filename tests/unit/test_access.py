@@ -52,7 +52,7 @@ def test_every_method_needs_a_token() -> None:
 
 def test_who_sees_may_not_change() -> None:
     """What a viewer may call only reads: the names say so, and stay so."""
-    reading = ("Get", "List", "Watch", "Tail", "Explain", "WhoAmI")
+    reading = ("Get", "List", "Watch", "Tail", "Explain", "Diff", "WhoAmI")
     for method, role in NEEDED.items():
         if role == "viewer":
             assert method.rpartition("/")[2].startswith(reading), method

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ccr_control.core import fleet as fleet_module
-from ccr_control.core.fleet import FORGET_AFTER_S, MAX_NODES, Fleet, Introduction, Rejection, Status
+from ccr_control.core.fleet import (
+    FORGET_AFTER_S,
+    MAX_NODES,
+    MAX_PROVIDERS,
+    Fleet,
+    Introduction,
+    Open,
+    Rejection,
+    Status,
+)
 
 
 def who(node_id: str = "node", served_version: int = 0, instance_id: str = "one") -> Introduction:
@@ -70,3 +79,21 @@ def test_the_number_of_nodes_is_bounded() -> None:
     nodes = fleet.nodes(MAX_NODES)
     assert len(nodes) == MAX_NODES == fleet_module.MAX_NODES
     assert "node-0" not in {node.node_id for node in nodes}
+
+
+def test_open_requests_are_those_of_connected_nodes_by_provider() -> None:
+    """A node that is away says nothing of now."""
+    fleet = Fleet()
+    streams = {name: fleet.joined(Introduction(name, "i", "v", 1, 0), 1) for name in ("one", "two", "gone")}
+    fleet.reported("one", Status(3, 4, 0, 0, 0, (("anthropic", 2), ("zai", 1))), 1)
+    fleet.reported("two", Status(1, 1, 0, 0, 0, (("zai", 5),)), 1)
+    fleet.reported("gone", Status(7, 7, 0, 0, 0, (("local", 7),)), 1)
+    fleet.left(streams["gone"], "gone", 2)
+    assert fleet.open_requests() == Open(4, {"anthropic": 2, "zai": 6})
+
+
+def test_nodes_that_name_too_many_providers_do_not_fill_the_memory() -> None:
+    fleet = Fleet()
+    fleet.joined(Introduction("one", "i", "v", 1, 0), 1)
+    fleet.reported("one", Status(0, 0, 0, 0, 0, tuple((f"p{n}", 1) for n in range(MAX_PROVIDERS + 5))), 1)
+    assert len(fleet.open_requests().by_provider) == MAX_PROVIDERS

@@ -74,7 +74,7 @@ class Control:
         self.keeper = HealthKeeper(lambda: world.config, self._publish_soon, self.clock.unix)
         self._prober = Prober(self.keeper, self.clock.unix, roll)
         self.leases = Leases(self.clock.now_s, int(self.clock.unix() * 1000), world.plan.nodes)
-        self._leasing = Leasing(self.leases, self.clock.monotonic)
+        self._leasing = Leasing(self.leases, self.clock.monotonic, self.clock.unix)
         self._streams: dict[int, Node] = {}
         self.snapshot: Snapshot | None = None
         self._is_publishing = False

@@ -3,7 +3,7 @@
 Pure. Every method of the contract is in `NEEDED`; one that is not is for nobody (and a test says so). Why what is where:
 
 - VIEWER sees everything but secrets. What evaluates a text of the caller's (variables, files) shows parts of the environment of
-  the control plane, so it is not for viewers.
+  the control plane, so it is not for viewers; `DiffConfig` sees to that itself, because comparing revisions is for all.
 - OPERATOR changes what can be changed back without knowing a secret.
 - ADMIN changes configuration, keys and tokens.
 - What nodes call (`NODE_METHODS`) takes a node's certificate at the port, and no token: snapshots hold every secret there is.
@@ -29,6 +29,7 @@ _PACKAGE: Final = "/ccr.rpc.v1."
 _TABLE: Final[dict[Role, tuple[str, ...]]] = {
     "viewer": (
         "AccessService/WhoAmI",
+        "ConfigService/DiffConfig",
         "ConfigService/GetConfig",
         "ConfigService/GetOverlay",
         "ConfigService/ListRevisions",
@@ -72,7 +73,6 @@ _TABLE: Final[dict[Role, tuple[str, ...]]] = {
         "AccessService/RevokeToken",
         "ConfigService/ApplyConfig",
         "ConfigService/ClearOverlay",
-        "ConfigService/DiffConfig",
         "ConfigService/RollbackConfig",
         "ConfigService/ValidateConfig",
         "KeyService/AddKey",

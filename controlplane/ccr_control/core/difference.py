@@ -1,11 +1,16 @@
 """What differs between two configurations, for people and for programs.
 
-Pure. Compared is what takes effect, defaults included; secrets are told apart by a fingerprint, never shown.
+Pure. Compared is what takes effect, defaults included; secrets are told apart by a fingerprint, never shown, and taken out of
+every other field that they were also written into.
+
+The plain fingerprint is that of `ccr keys list`. Whoever may not know secrets gets one that is made with a salt: a client's key may
+be a word, and a word can be found by its hash.
 """
 
 from __future__ import annotations
 
 import difflib
+import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +20,7 @@ from ccr_control.core.completion import completed
 from ccr_control.core.document import Path, Tree, path_text
 from ccr_control.core.schema import Config
 from ccr_control.core.secret import SHOWN, Secret
+from ccr_control.core.show import all_secrets, without_secrets
 
 MAX_DIFF_CHARS = 1_000_000
 _FINGERPRINT_DIGITS = 12
@@ -32,9 +38,13 @@ class Difference:
 NO_DIFFERENCE = Difference("", ())
 
 
-def difference(before: Config, after: Config, before_name: str = "before", after_name: str = "after") -> Difference:
-    """What changes."""
-    one, other = comparable(before), comparable(after)
+def difference(
+    before: Config, after: Config, before_name: str = "before", after_name: str = "after", salt: bytes = b""
+) -> Difference:
+    """What changes. With a salt, fingerprints of secrets say only which ones are the same within this answer."""
+    one, other = comparable(before, salt), comparable(after, salt)
+    secrets = all_secrets(before) | all_secrets(after)
+    one, other = without_secrets(one, secrets), without_secrets(other, secrets)
     lines = difflib.unified_diff(
         _text(one).splitlines(keepends=True), _text(other).splitlines(keepends=True), before_name, after_name
     )
@@ -44,13 +54,14 @@ def difference(before: Config, after: Config, before_name: str = "before", after
     return Difference(text, tuple(path_text(path) for path in _differing(one, other, ())))
 
 
-def comparable(config: Config) -> Tree:
+def comparable(config: Config, salt: bytes = b"") -> Tree:
     """The effective configuration as plain values, secrets as "***" with a fingerprint."""
-    return completed(config).model_dump(mode="json", exclude_none=True, context={"secret": _shown})
 
+    def shown(secret: Secret) -> str:
+        digest = hmac.digest(salt, secret.sha256(), "sha256") if salt else secret.sha256()
+        return f"{SHOWN} ({digest.hex()[:_FINGERPRINT_DIGITS]})"
 
-def _shown(secret: Secret) -> str:
-    return f"{SHOWN} ({secret.sha256().hex()[:_FINGERPRINT_DIGITS]})"
+    return completed(config).model_dump(mode="json", exclude_none=True, context={"secret": shown})
 
 
 def _text(tree: Tree) -> str:

@@ -6,13 +6,17 @@ number of its own, so that the end of an old stream says nothing about a node th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 FORGET_AFTER_S = 86_400.0
 """A node that is not connected and was not heard of for a day is dropped."""
 
 MAX_NODES = 4096
 """Nodes remembered; beyond it the disconnected one that was heard of least recently is dropped."""
+
+MAX_PROVIDERS = 1000
+"""Of the providers that a node names those beyond it are left out."""
 
 MAX_REASON_CHARS = 1000
 """A rejection's reason is cut here."""
@@ -27,6 +31,15 @@ class Status:
     unauthorized_total: int
     spooled_bytes: int
     resident_bytes: int
+    open: tuple[tuple[str, int], ...] = ()  # requests under way, by provider
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Requests that are being served now."""
+
+    requests: int = 0
+    by_provider: Mapping[str, int] = field(default_factory=dict)  # under way there; those with none are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,17 @@ class Fleet:
             if not node.is_connected and node.last_seen_s < at_s - FORGET_AFTER_S:
                 del self._nodes[node.node_id]
         return sorted(self._nodes.values(), key=lambda node: node.node_id)
+
+    def open_requests(self) -> Open:
+        """What the connected nodes are serving, as they said last."""
+        requests, by_provider = 0, dict[str, int]()
+        for node in self._nodes.values():
+            if node.is_connected and node.status is not None:
+                requests += node.status.open_requests
+                for provider, count in node.status.open:
+                    if provider in by_provider or len(by_provider) < MAX_PROVIDERS:
+                        by_provider[provider] = by_provider.get(provider, 0) + count
+        return Open(requests, by_provider)
 
     def trusts(self, who: Introduction) -> bool:
         """Whether the version it serves is one that it got from this control plane in this life."""

@@ -34,7 +34,7 @@ def redacted_yaml(config: Config) -> str:
     shown = full.model_dump(mode="json", exclude_none=True)
     for provider, entry in zip(full.providers, shown["providers"], strict=True):
         entry["headers"] = {name: _header(name, value) for name, value in provider.headers.items()}
-    hidden = _hidden(shown, all_secrets(full))
+    hidden = without_secrets(shown, all_secrets(full))
     return yaml.dump(hidden, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -49,12 +49,12 @@ def _header(name: str, value: Secret) -> str:
     return SHOWN if _SECRET_HEADER.search(name) or looks_secret(value.reveal()) else value.reveal()
 
 
-def _hidden(tree: Tree, secrets: frozenset[str]) -> Tree:
-    """The tree, with secrets that were also written into other fields taken out there."""
+def without_secrets(tree: Tree, secrets: frozenset[str]) -> Tree:
+    """The tree, without those that were also written into fields which are shown."""
     if isinstance(tree, str):
         return SHOWN if any(secret in tree for secret in secrets) else tree
     if isinstance(tree, list):
-        return [_hidden(item, secrets) for item in tree]
+        return [without_secrets(item, secrets) for item in tree]
     if isinstance(tree, dict):
-        return {_hidden(key, secrets): _hidden(item, secrets) for key, item in tree.items()}
+        return {without_secrets(key, secrets): without_secrets(item, secrets) for key, item in tree.items()}
     return tree

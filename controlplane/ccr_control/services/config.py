@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 from ccr_rpc.v1 import config_pb2, config_pb2_grpc
 
+from ccr_control.core.access import may
 from ccr_control.core.compile import redacted_yaml
 from ccr_control.core.decode import decode
 from ccr_control.core.errors import ConfigInvalid, Malformed, NoSuchThing, Problem, SnapshotInvalid
@@ -19,7 +20,7 @@ from ccr_control.core.merging import merged
 from ccr_control.core.overlay import Overlay, configured, is_about, shown
 from ccr_control.services.events import page_begin, page_size
 from ccr_control.services.wire import problem_message, timestamp
-from ccr_control.shell.access import caller
+from ccr_control.shell.access import caller, require
 from ccr_control.shell.changes import Altered, Changes
 from ccr_control.shell.config_file import ConfigFile, ConfigFormat, Revision, revise
 from ccr_control.shell.events import EventLog
@@ -142,9 +143,15 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
     async def DiffConfig(
         self, request: config_pb2.DiffConfigRequest, context: Context
     ) -> config_pb2.DiffConfigResponse:
-        """What would change."""
+        """What would change. Two revisions are no secret; a text may name any variable and file, and so may the file."""
+        if not request.to_revision:
+            require("admin", "comparing with a text or the file")
         compared = await self._revisions.compare(
-            request.from_revision, request.to_revision, request.text, _format(request.format)
+            request.from_revision,
+            request.to_revision,
+            request.text,
+            _format(request.format),
+            for_admin=may(caller().role, "admin"),
         )
         return config_pb2.DiffConfigResponse(
             diff=compared.difference.diff,

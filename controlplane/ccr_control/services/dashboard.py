@@ -20,6 +20,7 @@ import grpc.aio
 from ccr_rpc.v1 import dashboard_pb2, stats_pb2
 from google.protobuf.message import Message
 
+from ccr_control.core.burndown import BurnDown
 from ccr_control.core.errors import Malformed, Refused
 from ccr_control.core.events import Event
 from ccr_control.core.history import HOUR
@@ -27,6 +28,7 @@ from ccr_control.core.recent import Recent
 from ccr_control.core.stats import Stats
 from ccr_control.services.events import event_message
 from ccr_control.services.figures_wire import point_message, session_message
+from ccr_control.services.leasing import history_message
 from ccr_control.services.record_wire import as_it_is, field_of, filter_of, tail_bytes
 from ccr_control.services.records import Tail
 from ccr_control.services.wire import timestamp
@@ -39,6 +41,7 @@ INTERVAL_UNLESS_SAID_S = 0.25
 MAX_EVENTS = 50
 MAX_RECORDS = 200
 MAX_SESSIONS = 200
+BUDGETS_AT_ONCE = 100
 SESSIONS_OF_S = 15 * 60.0
 FRESH_S = 0.09  # what was made within this time is new enough: a little less than the shortest interval
 
@@ -99,6 +102,7 @@ class Place:
     event: int
     parts: dict[str, int] = field(default_factory=dict)
     point: tuple[int, bytes] = (0, b"")
+    budgets: int = 0  # the number of the newest point that it has
     is_first: bool = True
 
 
@@ -113,10 +117,12 @@ class DashboardServicer:
         makers: Mapping[str, Make],
         events_before: Callable[[int], Awaitable[list[Event]]],
         now: Callable[[], float],
+        burndown: BurnDown | None = None,
     ) -> None:
         """`makers` make the parts of `PARTS`; those that are not there are never sent. `events_before`: so many, newest first."""
         self._stats, self._recent, self._events, self._now = stats, recent, events, now
-        self._events_before = events_before
+        self._events_before, self._burndown = events_before, burndown or BurnDown()
+        self._new_budgets: tuple[int, int, bytes] = (0, 0, b"")  # points after one number up to another, encoded
         made = {"sessions": self._sessions, **makers}
         self._parts = {name: Part(name, made[name]) for name in PARTS if name in made}
         self._points: tuple[float, dict[int, bytes]] = (float("-inf"), {})
@@ -133,6 +139,8 @@ class DashboardServicer:
             if message or place.is_first:
                 at = dashboard_pb2.WatchResponse(at=timestamp(self._now())).SerializeToString()
                 await write(at + message)
+            if place.is_first and request.budgets:
+                await self._whole_budgets(write, place)
             place.is_first = False
             await asyncio.sleep(interval_s - time.monotonic() % interval_s)  # all in step: what is made once serves all
 
@@ -152,7 +160,30 @@ class DashboardServicer:
             found.append(_new_records(place.tail, is_first=place.is_first))
         if request.series:
             found += self._new_points(place)
+        if request.budgets and not place.is_first:
+            found.append(self._new_budget_points(place))
         return b"".join(found)
+
+    async def _whole_budgets(self, write: Callable[[bytes], Any], place: Place) -> None:
+        """The last hour, in messages that a client takes: all of 1,000 budgets would be more than gRPC's 4 MB."""
+        burndown = self._burndown
+        until, names = burndown.number, burndown.budgets()
+        place.budgets = until
+        for begin in range(0, len(names), BUDGETS_AT_ONCE):
+            whole = history_message(burndown, names[begin : begin + BUDGETS_AT_ONCE], 0, until)
+            await write(dashboard_pb2.WatchResponse(at=timestamp(self._now()), budgets=whole).SerializeToString())
+
+    def _new_budget_points(self, place: Place) -> bytes:
+        """Those after what was sent, made once for all who watch."""
+        burndown = self._burndown
+        after, until = place.budgets, burndown.number
+        if after == until:
+            return b""
+        place.budgets = until
+        if self._new_budgets[:2] != (after, until):
+            news = history_message(burndown, burndown.budgets(), after, until).SerializeToString()
+            self._new_budgets = (after, until, field_of(_tag("budgets"), news))
+        return self._new_budgets[2]
 
     async def _new_events(self, place: Place) -> list[bytes]:
         try:

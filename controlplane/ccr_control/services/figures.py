@@ -14,6 +14,7 @@ from ccr_rpc.v1 import (
 )
 from google.protobuf.message import Message
 
+from ccr_control.core.burndown import BurnDown
 from ccr_control.core.events import Event
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.recent import Recent
@@ -33,19 +34,21 @@ class Figures:
     """What is known of requests, for whoever counts them and whoever shows them."""
 
     def __init__(
-        self, stats: Stats, fleet: Fleet, spending: Spending, store: Asking, events: EventLog, now: Callable[[], float]
+        self,
+        stats: Stats,
+        fleet: Fleet,
+        spending: Spending,
+        burndown: BurnDown,
+        store: Asking,
+        events: EventLog,
+        now: Callable[[], float],
     ) -> None:
         self.recent, self.arrivals, self.unknowns = Recent(), News(), Unknowns()
-        self._stats, self._fleet, self._store, self._events, self._now = stats, fleet, store, events, now
-        self._stats_servicer = StatsServicer(stats, now, self.open_requests, self.unknowns)
+        self._stats, self._store, self._events, self._now = stats, store, events, now
+        self._stats_servicer = StatsServicer(stats, now, fleet.open_requests, self.unknowns)
         self._ledger_servicer = LedgerServicer(store, spending, now)
-        self._spending = spending
+        self._spending, self._burndown = spending, burndown
         self._makers: dict[str, Make] = {}
-
-    def open_requests(self) -> int:
-        """How many requests the nodes are serving, as they said last."""
-        nodes = self._fleet.nodes(self._now())
-        return sum(one.status.open_requests for one in nodes if one.is_connected and one.status is not None)
 
     def note_unknown(self, name: UnknownName, count: int) -> None:
         """A node saw a name that it does not know; the first time that is an event."""
@@ -71,6 +74,7 @@ class Figures:
             self._makers,
             self._events_before,
             self._now,
+            self._burndown,
         )
         services.add("ccr.rpc.v1.DashboardService", add_dashboard_servicer, dashboard)
 

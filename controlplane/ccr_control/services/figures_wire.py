@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ccr_rpc.v1 import ledger_pb2, stats_pb2, usage_pb2
 
+from ccr_control.core.fleet import Open
 from ccr_control.core.history import DAY, HOUR, MINUTE, QUARTER, Slice, Span
 from ccr_control.core.ledger import Counters
 from ccr_control.core.report import Dimension
@@ -36,17 +37,19 @@ WINDOWS: dict[int, Span] = {
 }
 
 
-def stats_message(report: Report, at_s: float, open_requests: int = 0) -> stats_pb2.Stats:
+def stats_message(report: Report, at_s: float, now_open: Open) -> stats_pb2.Stats:
     """Statistics as of `at_s`."""
     message = stats_pb2.Stats(at=timestamp(at_s), total=_figures(report.total))
     message.total.cost_today_micro_usd = report.cost_today_micro_usd
     message.total.saved_today_micro_usd = report.saved_today_micro_usd
-    message.total.open_requests = open_requests
+    message.total.open_requests = now_open.requests
     message.window.FromSeconds(WINDOW_S)
-    for name, figures in report.providers.items():
-        message.providers.add(
-            provider=name, figures=_figures(figures), failed_attempts=figures.counters.failed_attempts
-        )
+    for name in sorted(report.providers.keys() | now_open.by_provider.keys()):
+        line = message.providers.add(provider=name)
+        if (figures := report.providers.get(name)) is not None:
+            line.figures.CopyFrom(_figures(figures))
+            line.failed_attempts = figures.counters.failed_attempts
+        line.figures.open_requests = now_open.by_provider.get(name, 0)
     return message
 
 

@@ -14,6 +14,7 @@ import grpc.aio
 from ccr_rpc.v1 import keys_pb2, keys_pb2_grpc, snapshot_pb2
 from pydantic import ValidationError
 
+from ccr_control.core.burndown import BurnDown
 from ccr_control.core.compile import KEY_STATES
 from ccr_control.core.errors import Malformed, NoSuchThing, NotPossible, OutOfDate, TakenAlready
 from ccr_control.core.health import ProviderHealth, state_name
@@ -32,6 +33,8 @@ from ccr_control.core.overlay import (
 from ccr_control.core.provider_schema import KeyConfig, KeyState, ProviderConfig
 from ccr_control.core.secret import Secret
 from ccr_control.core.sightings import Sighting
+from ccr_control.services.events import page_begin, page_size
+from ccr_control.services.leasing import history_message
 from ccr_control.services.providers import checked_share, no_such_provider, share_wanted
 from ccr_control.services.wire import timestamp
 from ccr_control.shell.access import caller
@@ -48,6 +51,8 @@ SightingOf = Callable[[str, str], Sighting | None]
 BudgetsOf = Callable[[str], Iterable[keys_pb2.ScopeBudget]]
 
 MAX_SECRET_CHARS = 16_384
+HISTORIES_UNLESS_SAID = 100
+MOST_HISTORIES = 200  # so that the answer stays well below gRPC's 4 MB
 COUNT_EVERY_S = 10.0  # counting looks at the whole ledger
 TOO_MANY = 429
 
@@ -88,12 +93,14 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         sighting_of: SightingOf = lambda *_: None,
         budgets: BudgetsOf = lambda _: (),
         store: Asking | None = None,
+        burndown: BurnDown | None = None,
     ) -> None:
         """`credentials` gives those of a provider that have to be found, `sighting_of` the newest rate-limit headers of a key.
 
-        `budgets` gives what is known of the accounts of a provider, or (empty) of all; `store` how many requests each key had.
+        `budgets` gives what is known of the accounts of a provider, or (empty) of all; `store` how many requests each key had;
+        `burndown` how budgets were used.
         """
-        self._store, self._counted = store, Counted()
+        self._store, self._counted, self._burndown = store, Counted(), burndown or BurnDown()
         self._keeper, self._file, self._changes, self._events = keeper, file, changes, events
         self._credentials, self._sighting_of, self._budgets = credentials, sighting_of, budgets
 
@@ -227,6 +234,19 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
                 one.resting_until.CopyFrom(timestamp(until_s))
         budgets.sort(key=lambda one: names.index(one.provider) if one.provider in names else len(names))
         return keys_pb2.ListScopesResponse(budgets=budgets)
+
+    async def GetBudgetHistory(
+        self, request: keys_pb2.GetBudgetHistoryRequest, context: Context
+    ) -> keys_pb2.GetBudgetHistoryResponse:
+        """How the budgets were used over the last hour."""
+        size = page_size(request.page_size, HISTORIES_UNLESS_SAID, MOST_HISTORIES)
+        begin = page_begin(request.page_token)
+        names = self._burndown.budgets(request.provider, request.scope)
+        page = names[begin : begin + size]
+        return keys_pb2.GetBudgetHistoryResponse(
+            history=history_message(self._burndown, page, 0, self._burndown.number),
+            next_page_token=str(begin + size) if len(names) > begin + size else "",
+        )
 
     def _resting_until_s(self, provider: str, scope: str) -> float | None:
         """Until when a provider told an account to rest, by the newest answers to its keys."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ccr_rpc.v1 import keys_pb2, usage_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from ccr_control.core.burndown import BurnDown
 from ccr_control.core.forecast import SAMPLE_EVERY_S, Trends
 from ccr_control.core.leases import FORGET_AFTER_S, Amounts, BudgetName, Held, Lease, Leases, Use
+from ccr_control.services.wire import timestamp
+
+_KINDS = {
+    "requests": keys_pb2.BUDGET_KIND_REQUESTS,
+    "input_tokens": keys_pb2.BUDGET_KIND_INPUT_TOKENS,
+    "output_tokens": keys_pb2.BUDGET_KIND_OUTPUT_TOKENS,
+    "tokens": keys_pb2.BUDGET_KIND_TOKENS,
+}
 
 
 class Leasing:
     """Answers what nodes say of their budgets."""
 
-    def __init__(self, leases: Leases, monotonic: Callable[[], float]) -> None:
-        """`monotonic` is the clock that `leases` began with: its steps would free what is still spent."""
-        self._leases, self._monotonic, self._trends = leases, monotonic, Trends()
+    def __init__(self, leases: Leases, monotonic: Callable[[], float], now: Callable[[], float]) -> None:
+        """`monotonic` is the clock that `leases` began with: its steps would free what is still spent. `now` is for showing."""
+        self._leases, self._monotonic, self._now = leases, monotonic, now
+        self._trends, self.burndown = Trends(), BurnDown()
 
     def budgets(self, provider: str = "") -> list[keys_pb2.ScopeBudget]:
         """What is known of the budgets of a provider, or (empty) of all."""
@@ -41,10 +51,12 @@ class Leasing:
         return message
 
     def note_trends(self) -> None:
-        """Look at how much of each budget is used; to be called every few seconds."""
+        """Look at how much of each budget is used; to be called every SAMPLE_EVERY_S."""
         now_s = self._monotonic()
-        for one in self._leases.held(now_s):
+        held = self._leases.held(now_s)
+        for one in held:
             self._trends.note(one.name, one.used, now_s)
+        self.burndown.note(held, self._now())
 
     async def keep_trends(self) -> None:
         """Look again and again, until cancelled."""
@@ -58,6 +70,26 @@ class Leasing:
             return []
         uses = {BudgetName(one.provider, one.scope, one.model_class): _use(one) for one in batch.budgets}
         return [_message(lease) for lease in self._leases.reported(node_id, instance_id, uses, self._monotonic())]
+
+
+def history_message(
+    burndown: BurnDown, budgets: Iterable[BudgetName], after: int, until: int
+) -> keys_pb2.BudgetHistory:
+    """The points of some budgets that have numbers above one and up to another."""
+    return keys_pb2.BudgetHistory(
+        at=map(timestamp, burndown.times(after, until)),
+        lines=[
+            keys_pb2.BudgetLine(
+                provider=one.name.budget.provider,
+                scope=one.name.budget.scope,
+                model_class=one.name.budget.model_class,
+                kind=_KINDS[one.name.kind],
+                used_permille=one.used,
+                leased_permille=one.leased,
+            )
+            for one in burndown.lines(budgets, after, until)
+        ],
+    )
 
 
 def _use(message: usage_pb2.BudgetUse) -> Use:

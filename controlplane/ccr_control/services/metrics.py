@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from ccr_control.core.fleet import MAX_PROVIDERS
 from ccr_control.core.ledger import Counters
 from ccr_control.core.meters import Histogram, Meters, Use
 from ccr_control.core.spending import NANO_PER_MICRO, ClientBudget
@@ -121,6 +122,12 @@ def _add_use(requests: CounterMetricFamily, tokens: CounterMetricFamily, use: Us
 
 def _of_totals(stats: stats_pb2.Stats) -> Iterator[Metric]:
     yield GaugeMetricFamily("ccr_open_requests", "Requests being served now.", value=stats.total.open_requests)
+    by_provider = GaugeMetricFamily(
+        "ccr_provider_open_requests", "Requests under way at a provider now.", labels=("provider",)
+    )
+    for one in stats.providers[:MAX_PROVIDERS]:
+        by_provider.add_metric((one.provider,), one.figures.open_requests)
+    yield by_provider
     yield GaugeMetricFamily(
         "ccr_cost_today_usd", "What today's requests cost, UTC.", value=stats.total.cost_today_micro_usd / 1e6
     )

@@ -15,6 +15,7 @@ import grpc.aio
 from ccr_rpc.v1 import stats_pb2, stats_pb2_grpc
 
 from ccr_control.core.errors import Malformed
+from ccr_control.core.fleet import Open
 from ccr_control.core.history import Slice, Span
 from ccr_control.core.ledger import OTHER
 from ccr_control.core.report import Dimension
@@ -50,10 +51,10 @@ class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
         self,
         stats: Stats,
         now: Callable[[], float],
-        open_requests: Callable[[], int] = lambda: 0,
+        open_requests: Callable[[], Open] = Open,
         unknowns: Unknowns | None = None,
     ) -> None:
-        """`open_requests` says how many the nodes are serving."""
+        """`open_requests` says what the nodes are serving."""
         self._stats, self._now, self._open_requests = stats, now, open_requests
         self._unknowns = unknowns if unknowns is not None else Unknowns()
 

@@ -8,7 +8,7 @@ from ccr_rpc.v1 import config_pb2, fleet_pb2, snapshot_pb2, usage_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ccr_control.core.errors import Problem
-from ccr_control.core.fleet import Introduction, Node, Status
+from ccr_control.core.fleet import MAX_PROVIDERS, Introduction, Node, Status
 from ccr_control.core.ledger import Counters, Finished, FoldedSum, LedgerKey, Outcome, Tokens
 from ccr_control.core.sightings import Sighting
 from ccr_control.core.spending import Bill
@@ -140,6 +140,7 @@ def status(message: usage_pb2.NodeStatus) -> Status:
         unauthorized_total=message.unauthorized_total,
         spooled_bytes=message.spooled_bytes,
         resident_bytes=message.resident_bytes,
+        open=tuple((one.provider, one.requests) for one in message.open[:MAX_PROVIDERS] if one.requests > 0),
     )
 
 
@@ -176,6 +177,7 @@ def node_message(node: Node) -> fleet_pb2.Node:
                 unauthorized_total=known.unauthorized_total,
                 spooled_bytes=known.spooled_bytes,
                 resident_bytes=known.resident_bytes,
+                open=[usage_pb2.OpenRequests(provider=provider, requests=count) for provider, count in known.open],
             )
         )
     return message

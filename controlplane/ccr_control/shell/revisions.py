@@ -7,6 +7,7 @@ comes by a call is kept before it is in force.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -146,7 +147,9 @@ class Revisions:
             raise NotPossible("REVISION_UNREADABLE", f"revision {number} cannot be read: {error}") from error
         return text, cast("ConfigFormat", found.format)
 
-    async def compare(self, from_number: int, to_number: int, text: str, fmt: ConfigFormat) -> Compared:
+    async def compare(
+        self, from_number: int, to_number: int, text: str, fmt: ConfigFormat, *, for_admin: bool
+    ) -> Compared:
         """What changes from a revision (0: the newest) to another one, or (0) to a text, or (empty) to the file as it is now.
 
         Raises NoSuchThing, NotPossible, NotNow.
@@ -162,7 +165,8 @@ class Revisions:
         except (ConfigInvalid, SnapshotInvalid) as error:
             return Compared(problems=problems_of(error))
         from_name = f"revision {from_number or self.number}"
-        return Compared(await asyncio.to_thread(difference, before.config, after.config, from_name, name))
+        salt = b"" if for_admin else secrets.token_bytes(32)
+        return Compared(await asyncio.to_thread(difference, before.config, after.config, from_name, name, salt))
 
     async def _revision(self, number: int) -> Revision:
         if number == 0:

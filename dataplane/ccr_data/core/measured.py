@@ -54,6 +54,13 @@ class Load:
     def _over(self, targets: Sequence[Target]) -> int:
         return sum([self._open.get(target.load_key, 0) for target in targets])
 
+    def by_provider(self) -> tuple[tuple[str, int], ...]:
+        """How many are open at each provider, all its keys together, by name; those with none are left out."""
+        found: dict[str, int] = {}
+        for (provider, _), count in self._open.items():
+            found[provider] = found.get(provider, 0) + count
+        return tuple(sorted(found.items()))
+
     @property
     def total(self) -> int:
         """How many are open at all."""

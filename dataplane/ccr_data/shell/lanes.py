@@ -17,6 +17,9 @@ STATUS_SPACING_S = 1.0
 ORPHAN_WINDOW = 32  # batches of a dead process on their way at once
 
 
+CountOpen = Callable[[], tuple[tuple[str, int], ...]]
+
+
 class Lane(Protocol):
     """The batches of one journal, to be delivered in order."""
 
@@ -46,11 +49,13 @@ class Lane(Protocol):
 class OwnLane:
     """The journal of this process. Its batches also tell how the node is."""
 
-    def __init__(self, journal: Journal, spool: Spool, status: Callable[[], NodeStatus]) -> None:
+    def __init__(self, journal: Journal, spool: Spool, status: Callable[[], NodeStatus], now_open: CountOpen) -> None:
+        """`now_open` is the part of `status` that costs next to nothing: what is open by provider."""
         self._journal = journal
         self._spool = spool
-        self._status = status
+        self._status, self._open = status, now_open
         self._status_sent_s = float("-inf")
+        self._open_told: tuple[tuple[str, int], ...] = ()
 
     @property
     def sent_as(self) -> str:
@@ -70,8 +75,9 @@ class OwnLane:
         number, batch = found
         suffix = _renaming(self._journal.waiting.journal, self.sent_as)
         if self.is_status_due(STATUS_SPACING_S):
-            self._status_sent_s = time.monotonic()
-            suffix += status_suffix(self._status(), self._spool.size_bytes, resident_bytes())
+            status = self._status()
+            self._status_sent_s, self._open_told = time.monotonic(), status.open_by_provider
+            suffix += status_suffix(status, self._spool.size_bytes, resident_bytes())
         return number, batch_request(batch.payload, suffix)
 
     def tell_status_again(self) -> None:
@@ -81,6 +87,12 @@ class OwnLane:
     def is_status_due(self, every_s: float) -> bool:
         """Whether it was told longer ago than this how the node is."""
         return time.monotonic() - self._status_sent_s >= every_s
+
+    def is_status_news(self, every_s: float) -> bool:
+        """Whether it is worth a batch of its own: it is long ago, or what is open has changed since and it may be told again."""
+        if not self.is_status_due(STATUS_SPACING_S):
+            return False
+        return self.is_status_due(every_s) or self._open() != self._open_told
 
     async def ack(self, number: int) -> bool:
         """The control plane has all up to this number; this lane ends with the process."""

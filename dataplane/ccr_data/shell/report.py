@@ -23,7 +23,7 @@ from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected
 from ccr_data.shell.deliver import Delivery
-from ccr_data.shell.lanes import OrphanLane, OwnLane
+from ccr_data.shell.lanes import CountOpen, OrphanLane, OwnLane
 from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import NodeDir
 from ccr_data.shell.spool import MAX_SPOOL_BYTES, Spool, adopt_orphans
@@ -51,12 +51,16 @@ class Reporter:
         journal: str,
         log_requests: Callable[[Sequence[Record]], None] = lambda _: None,
         status: Callable[[], NodeStatus] = NodeStatus,
+        now_open: CountOpen = tuple,
         policy: LinkPolicy = PATIENT,
         limits: Limits = LIMITS,
         max_spool_bytes: int = MAX_SPOOL_BYTES,
         take_lease: Callable[[Lease], None] = lambda _: None,
     ) -> None:
-        """`journal` names this process's batches: random, unique for ever, fit for a file name."""
+        """`journal` names this process's batches: random, unique for ever, fit for a file name.
+
+        `now_open` is what `status` says of open requests by provider: a change of it is told within a second.
+        """
         self._directory = directory
         self._find_control = find_control
         self._log_requests = log_requests
@@ -67,7 +71,7 @@ class Reporter:
         self._detail = Detail(limits.told_a_period)
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
-        self._own_lane = OwnLane(self._journal, self._spool, status)
+        self._own_lane = OwnLane(self._journal, self._spool, status, now_open)
         self._delivery = Delivery(node, [self._own_lane], policy, take_lease, self._stream_begins)
         self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
@@ -169,7 +173,7 @@ class Reporter:
         self._urgent.set()
 
     def _seal(self) -> None:
-        is_status_due = self._delivery.is_talking and self._own_lane.is_status_due(STATUS_EVERY_S)
+        is_status_due = self._delivery.is_talking and self._own_lane.is_status_news(STATUS_EVERY_S)
         if self._journal.seal(time.monotonic(), even_if_empty=is_status_due) is not None:
             self._delivery.has_news()
             self._sealed.set()

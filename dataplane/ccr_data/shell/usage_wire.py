@@ -77,6 +77,10 @@ def status_suffix(status: NodeStatus, spooled_bytes: int, resident_bytes: int) -
         unauthorized_total=status.unauthorized_total,
         spooled_bytes=spooled_bytes,
         resident_bytes=resident_bytes,
+        open=[
+            usage_pb2.OpenRequests(provider=provider, requests=requests)
+            for provider, requests in status.open_by_provider
+        ],
     )
     budgets = [_budget_use(use) for use in status.budgets]
     return usage_pb2.UsageBatch(status=message, budgets=budgets).SerializeToString()

@@ -105,6 +105,7 @@ def test_the_count_of_open_requests_never_drifts(steps: list[tuple[bool, int]]) 
             load.leave(targets[which])
             model[which] -= 1
         assert [load.of(target) for target in targets] == model
+        assert load.by_provider() == tuple((f"p{n}", count) for n, count in enumerate(model) if count)
     assert load.total == sum(model)
 
 
