@@ -77,12 +77,18 @@ _CIRCUITS = {
 }
 
 
+def _type(number: snapshot_pb2.ProviderType.ValueType) -> str:
+    """A provider's type as the configuration calls it; its number if a newer control plane has more of them."""
+    found = snapshot_pb2.ProviderType.DESCRIPTOR.values_by_number.get(number)
+    return str(number) if found is None else str(found.name).removeprefix("PROVIDER_TYPE_").lower()
+
+
 def provider_health(one: providers_pb2.ProviderStatus) -> ProviderHealth:
     """One provider's circuit and last probe."""
     probe = one.last_probe if one.HasField("last_probe") else None
     return ProviderHealth(
         provider=one.name,
-        type=snapshot_pb2.ProviderType.Name(one.type).removeprefix("PROVIDER_TYPE_").lower(),
+        type=_type(one.type),
         is_enabled=one.enabled,
         circuit=_CIRCUITS.get(one.circuit, "unknown"),
         circuit_since=time_text(one.circuit_since),

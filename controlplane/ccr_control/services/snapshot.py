@@ -110,6 +110,8 @@ class SnapshotServicer(snapshot_pb2_grpc.SnapshotServiceServicer):
                     self._tell("node.reject", who.node_id, f"version {rejection.version}: {rejection.reason[:1000]}")
                 case "answer":
                     line.answered(request.answer)
+                case None:
+                    pass  # what a newer node may say
                 case _:
                     raise ContractBroken("after the hello every request accepts or rejects a version, or answers")
         raise _HungUp

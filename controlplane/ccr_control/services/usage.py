@@ -90,6 +90,8 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
                 return
             node_id = hello.node_id
             async for request in request_iterator:
+                if request.WhichOneof("message") is None:
+                    continue  # what a newer node may say
                 batch = _checked(request)
                 match await self._take(node_id, batch):
                     case Counted():

@@ -64,8 +64,9 @@ STRATEGIES: dict[int, str] = {
 
 
 def provider_type(number: int) -> str:
-    """The type as the configuration calls it."""
-    return snapshot_pb2.ProviderType.Name(number).removeprefix("PROVIDER_TYPE_").lower()  # type: ignore[arg-type]
+    """The type as the configuration calls it; its number if a newer control plane has more of them."""
+    found = snapshot_pb2.ProviderType.DESCRIPTOR.values_by_number.get(number)
+    return str(number) if found is None else str(found.name).removeprefix("PROVIDER_TYPE_").lower()
 
 
 def named(names: dict[int, Cell], number: int) -> Cell:
