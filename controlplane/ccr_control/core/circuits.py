@@ -189,6 +189,21 @@ def after_waiting(circuit: Circuit, now_s: float) -> Circuit:
     return circuit
 
 
+def put_back(circuit: Circuit, now_s: float) -> Circuit:
+    """The circuit when the clock says an earlier time than before: nothing that has happened lies ahead.
+
+    (Else nothing would count until the clock has caught up. An opening that lies ahead ends by `after_waiting`.)
+    """
+    match circuit:
+        case Closed():
+            since_s, began_s = min(circuit.since_s, now_s), min(circuit.run_began_s, now_s)
+            return replace(circuit, since_s=since_s, run_began_s=began_s)
+        case HalfOpen():
+            return replace(circuit, since_s=min(circuit.since_s, now_s))
+        case Open():
+            return circuit
+
+
 def after_probe(
     circuit: Circuit, *, is_alive: bool, now_s: float, is_answered: bool = False, is_telling: bool = True
 ) -> Circuit:
@@ -231,8 +246,8 @@ def counted(
 
 def is_rate_reached(tallies: Iterable[tuple[Slice, ...]], policy: CircuitPolicy, now_s: float) -> bool:
     """Whether so many attempts within the window failed that it should open."""
-    oldest = int(now_s * SLICES / policy.window_s) - SLICES
-    young = [one for tally in tallies for one in tally if one.number > oldest]
+    newest = int(now_s * SLICES / policy.window_s)
+    young = [one for tally in tallies for one in tally if newest - SLICES < one.number <= newest]
     failed = sum(one.failed for one in young)
     attempts = failed + sum(one.answered for one in young)
     return attempts >= policy.min_requests and failed >= policy.failure_rate * attempts

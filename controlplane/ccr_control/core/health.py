@@ -41,6 +41,7 @@ from ccr_control.core.circuits import (
     after_waiting,
     failed_in,
     opened,
+    put_back,
 )
 
 MAX_EVENTS = 50
@@ -150,9 +151,11 @@ class Health:
         self._policy = policy or CircuitPolicy()
         self._providers: dict[str, ProviderHealth] = {}
         self._last_numbers: OrderedDict[str, int] = OrderedDict()
+        self._now_s = 0.0  # when anything was heard last
 
     def configure(self, policy: CircuitPolicy, setups: Mapping[str, ProviderSetup], now_s: float) -> None:
         """The configuration in force. A provider or scope that is new, or something else than before, begins closed."""
+        self._look_at_clock(now_s)
         self._policy = policy
         providers: dict[str, ProviderHealth] = {}
         for name, setup in setups.items():
@@ -185,6 +188,7 @@ class Health:
 
     def note(self, evidence: Iterable[Evidence], now_s: float) -> list[Event]:
         """What requests say, in the order of time."""
+        self._look_at_clock(now_s)
         events: list[Event] = []
         for one in evidence:
             known = self._providers.get(one.provider)
@@ -203,6 +207,7 @@ class Health:
         known = self._providers.get(name)
         if known is None:
             return []
+        self._look_at_clock(result.at_s)
         known.has_probed_well |= result.is_alive
         is_telling, is_answered = known.has_probed_well, result.status > 0
         if scope:
@@ -231,6 +236,7 @@ class Health:
 
     def pass_time(self, now_s: float) -> list[Event]:
         """Half-open what has been open for long enough."""
+        self._look_at_clock(now_s)
         events: list[Event] = []
         for name, known in self._providers.items():
             for scope, circuit in _circuits(known):
@@ -272,11 +278,11 @@ class Health:
             if not saved.scope and known.identity == saved.identity:
                 known.has_probed_well |= saved.has_probed_well
                 if _is_untouched(known.circuit):
-                    known.circuit = saved.circuit
+                    known.circuit = put_back(saved.circuit, self._now_s)
                 continue
             one = known.scopes.get(saved.scope)
             if one is not None and one.setup.identity == saved.identity and _is_untouched(one.circuit):
-                one.circuit = saved.circuit
+                one.circuit = put_back(saved.circuit, self._now_s)
         earlier: dict[str, list[Event]] = {}
         for event in events:
             earlier.setdefault(event.provider, []).append(event)
@@ -284,6 +290,14 @@ class Health:
             since_then = list(known.events)
             known.events.clear()
             known.events.extend([*earlier.get(name, ()), *since_then])
+
+    def _look_at_clock(self, now_s: float) -> None:
+        if now_s < self._now_s:  # it was put back
+            for known in self._providers.values():
+                known.circuit = put_back(known.circuit, now_s)
+                for one in known.scopes.values():
+                    one.circuit = put_back(one.circuit, now_s)
+        self._now_s = now_s
 
     # --- evidence -----------------------------------------------------------------------------------------------------
 

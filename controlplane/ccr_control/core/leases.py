@@ -51,6 +51,9 @@ FEW = 16
 LOOK_AGAIN_S = 0.005
 """Among more than a few nodes, demand is looked at anew after this for each node more."""
 
+MAX_SERIAL = 1 << 62
+"""What a node says beyond that is not believed: there would be no room for larger ones."""
+
 MAX_BUDGETS = 4096
 MAX_HOLDERS = 4096
 
@@ -157,7 +160,8 @@ class Leases:
     """All budgets and who holds which part of them."""
 
     def __init__(self, started_s: float, first_serial: int = 1, expected_nodes: int = 1) -> None:
-        """`first_serial` is larger than any that an earlier control plane has used, for example a time in milliseconds.
+        """`first_serial` should be larger than any that an earlier control plane has used, for example a time in milliseconds. Nodes
+        heed no smaller one than they have: what they tell of is counted on from.
 
         `expected_nodes` is how many the snapshots name: fewer may have something that nobody has told yet.
         """
@@ -178,6 +182,10 @@ class Leases:
         if len(self._nodes) > MAX_HOLDERS:
             del self._nodes[next(iter(self._nodes))]
         for name, use in uses.items():
+            if (
+                self._serial < use.serial < MAX_SERIAL
+            ):  # the clock was put back since the control plane that gave it started
+                self._first_serial = self._serial = use.serial
             self._note(name, node, instance, use, now_s)
             self._has_past = self._has_past or 0 < use.serial <= self._first_serial
             if not use.serial and any(use.share):

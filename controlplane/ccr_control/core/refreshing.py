@@ -92,6 +92,11 @@ def refused(standing: Standing, now_s: float) -> Standing:
     return replace(standing, next_s=min(standing.next_s, now_s), refused_s=now_s)
 
 
+def put_back(standing: Standing, now_s: float) -> Standing:
+    """The standing when the clock says an earlier time than before: it is looked for at once, as nobody knows when it would be due."""
+    return replace(standing, next_s=min(standing.next_s, now_s), found_s=min(standing.found_s, now_s), refused_s=-inf)
+
+
 def _renewed_s(end_s: float, now_s: float, roll: float) -> float:
     left_s = end_s - now_s
     if left_s == inf:

@@ -17,6 +17,7 @@ from ccr_control.core.sessions import Sessions
 from ccr_control.core.sketch import Sketch
 
 DAY_S = 86_400
+KEPT_DAYS = 3
 WINDOW_S = 60
 """Length of the sliding window."""
 
@@ -77,8 +78,11 @@ class Window:
         self.sum.merge(part)
 
     def expire(self, now: int) -> None:
-        """Forget what ended `WINDOW_S` seconds ago or earlier. Cost: the seconds with requests in them."""
-        for second in [second for second in self._seconds if second <= now - WINDOW_S]:
+        """Forget what ended `WINDOW_S` seconds ago or earlier, or lies ahead because the clock was put back.
+
+        Cost: the seconds with requests in them.
+        """
+        for second in [second for second in self._seconds if not now - WINDOW_S < second <= now]:
             self.sum.subtract(self._seconds.pop(second))
 
 
@@ -111,13 +115,13 @@ class Stats:
         self.batches = 0  # that were counted: whoever shows figures knows by it whether they changed
         self._windows: dict[str, Window] = {}
         self._totals: dict[str, Counters] = {}
-        self._day, self._today = 0, Counters()
+        self._days: dict[int, Counters] = {}  # what began on each; several, as the clock may be set
         self.begin(totals or {})
 
     def begin(self, totals: Mapping[str, Counters], today: Counters | None = None, now_s: float = 0.0) -> None:
         """Take the totals by provider, and today's, from a ledger that was just opened; the windows stay as they are."""
         self._totals = dict(totals)
-        self._day, self._today = int(now_s) // DAY_S, today or Counters()
+        self._days = {int(now_s) // DAY_S: today or Counters()}
 
     def count(self, finished: Sequence[Finished], sums: Sums, now_s: float, folded: Sequence[FoldedSum] = ()) -> None:
         """Count a batch that the store has kept: its requests in the window, its ledger sums in the totals.
@@ -138,11 +142,11 @@ class Stats:
             window = self._window(provider)
             window.merge(ended, part)
             window.expire(now)
-        self._begin_day(now)
+        today, counted_today = now // DAY_S, self._today(now)
         for key, counters in sums.items():
             counters_of(self._totals, self._known(key.provider)).add(counters)
-            if key.hour // 24 == self._day:
-                self._today.add(counters)
+            if key.hour // 24 == today:
+                counted_today.add(counters)
         self.history.count(finished, folded, now_s)
         self.sessions.count(finished, now_s)
         self.meters.count(finished, folded, sums)
@@ -154,7 +158,7 @@ class Stats:
 
     def report(self, now_s: float) -> Report:
         """The figures as of `now_s`."""
-        self._begin_day(int(now_s))
+        today = self._today(int(now_s))
         everything, all_counters = Slice(), Counters()
         for name in [*self._windows]:
             window = self._windows[name]
@@ -174,13 +178,15 @@ class Stats:
                 )
                 for name in names
             },
-            cost_today_micro_usd=self._today.cost_micro_usd,
-            saved_today_micro_usd=self._today.saved_micro_usd,
+            cost_today_micro_usd=today.cost_micro_usd,
+            saved_today_micro_usd=today.saved_micro_usd,
         )
 
-    def _begin_day(self, now: int) -> None:
-        if now // DAY_S > self._day:
-            self._day, self._today = now // DAY_S, Counters()
+    def _today(self, now: int) -> Counters:
+        day = now // DAY_S
+        if day not in self._days and len(self._days) == KEPT_DAYS:
+            del self._days[min(self._days)]
+        return self._days.setdefault(day, Counters())
 
     def _window(self, provider: str) -> Window:
         return self._windows.setdefault(self._known(provider), Window())

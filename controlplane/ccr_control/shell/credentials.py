@@ -19,13 +19,14 @@ from ccr_control.core.circuits import Failures
 from ccr_control.core.health import Evidence
 from ccr_control.core.material import Material, fill
 from ccr_control.core.provider_schema import KeyConfig, ProviderConfig
-from ccr_control.core.refreshing import Standing, begun, failed, found, is_due, is_usable, refused, wakes_s
+from ccr_control.core.refreshing import Standing, begun, failed, found, is_due, is_usable, put_back, refused, wakes_s
 from ccr_control.core.schema import Config
 from ccr_control.credentials.searching import NotFound, Search, search_for, told
 from ccr_control.shell.log import Log
 
 KEY_REFUSED = "key_refused"
 LOOK_ANYWAY_S = 60.0  # the wall clock may have been set
+PUT_BACK_S = 1.0  # less is no reason to look for everything anew
 
 log = Log("credentials")
 
@@ -67,6 +68,7 @@ class CredentialKeeper:
         self._known: Config | None = None
         self._held: dict[tuple[str, str], Held] = {}
         self._news = asyncio.Event()  # something changed that `run` may have to act on
+        self._looked_s = 0.0  # at the clock
 
     async def first_chance(self, within_s: float) -> None:
         """Look for every credential; wait until each search has ended, but no longer than that."""
@@ -96,6 +98,7 @@ class CredentialKeeper:
 
     def heard(self, evidence: Iterable[Evidence]) -> None:
         """A node told what happened: a credential that was refused is looked for anew."""
+        self._look_at_clock()
         refusals = {(one.provider, one.key_label) for one in evidence if _is_refusal(one)}
         for place in refusals & self._held.keys():
             held, now_s = self._held[place], self._now()
@@ -132,8 +135,18 @@ class CredentialKeeper:
                     self._held[place] = Held(*place, identity, search, Standing(next_s=self._now()))
         self._news.set()
 
-    def _begin_due(self) -> None:
+    def _look_at_clock(self) -> float:
+        """The time; if it is earlier than before, nothing is put off until the clock has caught up."""
         now_s = self._now()
+        if now_s < self._looked_s - PUT_BACK_S:
+            for held in self._held.values():
+                held.standing = put_back(held.standing, now_s)
+            self._news.set()
+        self._looked_s = now_s
+        return now_s
+
+    def _begin_due(self) -> None:
+        now_s = self._look_at_clock()
         for held in self._held.values():
             if is_due(held.standing, now_s):
                 held.standing = begun(held.standing)

@@ -77,7 +77,7 @@ class Prober:
         before, self._due_s = self._due_s, {}
         for provider, scope, circuit in self._watched():
             known, at_s = before.get((provider.name, scope), (None, 0.0))
-            if not _is_same_state(known, circuit):
+            if not _is_same_state(known, circuit) or at_s > self._latest_s(circuit, now_s):
                 at_s = self._first_s(circuit, now_s)
             if at_s <= now_s:
                 due.append((provider, scope))
@@ -93,6 +93,12 @@ class Prober:
                 for scope, one in health.scopes.items():
                     if not isinstance(one.circuit, Closed):
                         yield provider, scope, one.circuit
+
+    def _latest_s(self, circuit: Circuit, now_s: float) -> float:
+        """Beyond this no probe can have been put off to, unless the clock was put back or the interval was another."""
+        settings = self._settings
+        interval = settings.interval if isinstance(circuit, HalfOpen) else settings.idle_interval
+        return now_s + (1 + JITTER) * interval.total_seconds() if interval else float("inf")
 
     def _first_s(self, circuit: Circuit, now_s: float) -> float:
         """When to probe a circuit that has just got into its state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -49,12 +49,12 @@ _decode_error = msgspec.json.Decoder(_ErrorBody).decode
 
 
 def told_by(head: AnswerHead) -> dict[bytes, bytes]:
-    """All that an answer says of limits, lower-case name → value; and what the relay reads of any answer."""
+    """All that an answer says of limits, lower-case name → value; what the relay reads of any answer; and when it was made."""
     told = dict(head.special)
     for line in head.lines:
         name, _, value = line.partition(b":")
         name = name.lower()
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) or name == b"date":
             told[name] = value.strip(b" \t")
     return told
 
@@ -78,10 +78,12 @@ def _count(value: bytes | None) -> int:
 def rest_asked(special: Mapping[bytes, bytes], body: bytes, unix_s: float, spent_rest_s: float) -> Rest | None:
     """How long the answer with status 429 asks us to stay away; None if it does not say.
 
-    A spent account asks for hours, without saying so (`spent_rest_s`); a subscription names its own reset.
+    A spent account asks for hours, without saying so (`spent_rest_s`); a subscription names its own reset. Where moments are named,
+    the time is what the provider's clock says: this machine's (`unix_s`) may be wrong by hours.
     """
     if _error_code(body) in SPENT_CODES:
         return Rest(spent_rest_s, is_of_scope=True)
+    unix_s = _made_s(special.get(b"date"), unix_s)
     unified = _count(special.get(b"anthropic-ratelimit-unified-reset"))
     if unified > unix_s:
         return Rest(min(unified - unix_s, MAX_REST_S), is_of_scope=True)
@@ -94,6 +96,18 @@ def rest_asked(special: Mapping[bytes, bytes], body: bytes, unix_s: float, spent
         if special.get(b"%b%b-remaining" % (_PREFIX, kind)) == b"0"
     ]
     return Rest(min(max(waits), MAX_REST_S)) if waits and max(waits) > 0 else None
+
+
+def _made_s(date: bytes | None, unix_s: float) -> float:
+    """When an answer was made, as its `date` says (RFC 9110, section 6.6.1)."""
+    try:
+        return (
+            datetime.strptime((date or b"").decode("ascii"), "%a, %d %b %Y %H:%M:%S GMT")
+            .replace(tzinfo=UTC)
+            .timestamp()
+        )
+    except (ValueError, OverflowError):
+        return unix_s
 
 
 def _until(moment: bytes | None, unix_s: float) -> float:

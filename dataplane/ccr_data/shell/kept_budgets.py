@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from time import perf_counter, time
+from pathlib import Path
+from time import monotonic, perf_counter, time
 
 import msgspec
 
@@ -27,7 +28,11 @@ log = Log("budgets")
 class _File(msgspec.Struct):
     at_s: float  # Unix time
     spent: list[Spent]
+    boot: str = ""  # which start of the machine `steady_s` counts from
+    steady_s: float = 0.0  # of the clock that nobody sets
 
+
+_CONSEQUENCE = "a worker that starts anew may use more than is left of its minute"
 
 _decode = msgspec.json.Decoder(_File).decode
 
@@ -35,20 +40,41 @@ _decode = msgspec.json.Decoder(_File).decode
 class KeptBudgets:
     """Reads at the start what the worker before used, and writes what this one does."""
 
-    def __init__(self, directory: NodeDir, limits: Limits, unix_s: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        directory: NodeDir,
+        limits: Limits,
+        unix_s: Callable[[], float] = time,
+        steady_s: Callable[[], float] = monotonic,
+        boot: str | None = None,
+    ) -> None:
+        """`boot` names this start of the machine; None: as the kernel does, empty: nobody knows."""
         self._path = directory.path / "budgets.json"
         self._limits = limits
-        self._unix_s = unix_s
+        self._unix_s, self._steady_s = unix_s, steady_s
+        self._boot = _boot() if boot is None else boot
         self._written: list[Spent] = []
         self._news = asyncio.Event()
 
     def load(self) -> None:
         """Take up what is there. A file that cannot be read counts as none."""
-        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        try:
             file = _decode(self._path.read_bytes())
-            age_s = max(0.0, self._unix_s() - file.at_s)
-            if age_s < WINDOW_S:
-                self._limits.recall(file.spent, perf_counter(), age_s)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            reason = error.strerror or str(error) if isinstance(error, OSError) else "it is damaged"
+            log.warning("budgets_ignored", path=str(self._path), reason=reason, consequence=_CONSEQUENCE)
+            return
+        age_s = self._age_s(file)
+        if age_s < WINDOW_S:
+            self._limits.recall(file.spent, perf_counter(), age_s)
+
+    def _age_s(self, file: _File) -> float:
+        """How long ago it was written; the wall clock is asked only if the machine was started anew since."""
+        if file.boot and file.boot == self._boot:
+            return max(0.0, self._steady_s() - file.steady_s)
+        return max(0.0, self._unix_s() - file.at_s)
 
     def has_news(self) -> None:
         """A lease came: a successor must not begin without it."""
@@ -67,8 +93,7 @@ class KeptBudgets:
             except OSError as error:
                 if not is_broken:
                     reason = error.strerror or str(error)
-                    consequence = "a worker that starts anew may use more than is left of its minute"
-                    log.warning("budgets_not_kept", path=str(self._path), reason=reason, consequence=consequence)
+                    log.warning("budgets_not_kept", path=str(self._path), reason=reason, consequence=_CONSEQUENCE)
                 is_broken = True
             else:
                 is_broken = False
@@ -78,10 +103,17 @@ class KeptBudgets:
         spent = self._limits.spent(perf_counter())
         if spent == self._written:
             return
-        data = msgspec.json.encode(_File(self._unix_s(), spent))
+        data = msgspec.json.encode(_File(self._unix_s(), spent, self._boot, self._steady_s()))
         half = self._path.with_name(".budgets.json.new")
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)
         half.replace(self._path)
         self._written = spent
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -132,15 +132,16 @@ class SharedPins:
         for note in notes:
             session = bytes.fromhex(note.session)
             if note.provider:
+                now_s = perf_counter()  # where the wall clock was put back, notes seem to come from the future
                 self._pins.learn(
                     session,
                     Pin(
                         note.provider,
                         note.key,
-                        note.until_s - since_s,
+                        min(note.until_s - since_s, now_s + note.lifetime_s),
                         note.reader,
                         note.lifetime_s,
-                        note.at_s - since_s,
+                        min(note.at_s - since_s, now_s),
                     ),
                 )
             if note.blocks:
