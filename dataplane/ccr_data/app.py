@@ -183,8 +183,8 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
             len(relay.exchanges),
             len(server.connections),
             relay.unauthorized_total,
-            now_open(),
             tuple(relay.budgeting.limits.uses(perf_counter())),
+            now_open(),
         )
 
     def take_lease(lease: Lease) -> None:

@@ -24,5 +24,5 @@ class NodeStatus:
     open_requests: int = 0
     open_connections: int = 0
     unauthorized_total: int = 0  # since its start
-    open_by_provider: tuple[tuple[str, int], ...] = ()  # requests under way at each provider, by name
     budgets: tuple[BudgetUse, ...] = ()
+    open_by_provider: tuple[tuple[str, int], ...] = ()  # requests under way at each provider, by name
