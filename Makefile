@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench simulate attack audit
+.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench simulate attack upgrade audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -77,7 +77,7 @@ compatible: setup
 	@PYTHONPATH=tools $(BIN)/python -m releases.check
 
 # A kind of test that has no files yet is no failure.
-unit property golden integration faults simulation attack: setup
+unit property golden integration faults simulation attack upgrade: setup
 	@if ls tests/$@/test_*.py >/dev/null 2>&1; then $(PYTEST) tests/$@ $(ARGS); else echo "no tests in tests/$@"; fi
 
 unit: ## one behaviour each
@@ -86,6 +86,7 @@ golden: ## given input, expected output
 integration: ## real processes, real sockets
 faults: ## the same while things break
 attack: ## hostile clients and providers, byte for byte
+upgrade: ## this version and the release before, together
 simulation: ## whole fleets on a virtual clock, 200 seeds
 
 # Most tests wait for processes: four at a time take half the time, a file each. `make test SIDE_BY_SIDE=` runs one after another.
