@@ -110,6 +110,7 @@ class _Writer(logging.Handler):
         self.setFormatter(formatter)
         self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_QUEUED_LINES)
         self._dropped = 0
+        self._lost = 0  # lines that could not be written: no room on the disk
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -133,9 +134,15 @@ class _Writer(logging.Handler):
     def _run(self) -> None:
         while record := self._records.get():
             try:
-                self._write((self.format(record) + "\n").encode(errors="replace"))
-            except Exception:  # noqa: S112 - nowhere is left to complain to
-                continue
+                if self._lost:
+                    self._write(self._line(_notice_of(self._lost)))
+                    self._lost = 0
+                self._write(self._line(record))
+            except Exception:  # nowhere is left to complain to until something can be written again
+                self._lost += 1
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + "\n").encode(errors="replace")
 
 
 def _notice_of(dropped: int) -> logging.LogRecord:
@@ -144,17 +151,26 @@ def _notice_of(dropped: int) -> logging.LogRecord:
     return notice
 
 
-def _write_to_stderr(line: bytes) -> None:
+class _Stderr:
     """Without Python's buffer: its lock would keep the process from ending while a reader has stopped reading."""
-    while line:
-        line = line[os.write(2, line) :]
+
+    def __init__(self) -> None:
+        self._is_torn = False  # half a line is there, and there was no room for the rest
+
+    def write(self, line: bytes) -> None:
+        """Raises OSError."""
+        rest = b"\n" + line if self._is_torn else line
+        while rest:
+            written = os.write(2, rest)
+            self._is_torn = rest[written - 1 : written] != b"\n"
+            rest = rest[written:]
 
 
 @contextlib.contextmanager
-def logging_to(write: Callable[[bytes], object] = _write_to_stderr, log_format: LogFormat = "auto") -> Iterator[None]:
-    """Send all logs of the process to `write` while the block runs; what is queued is written before it ends."""
+def logging_to(write: Callable[[bytes], object] | None = None, log_format: LogFormat = "auto") -> Iterator[None]:
+    """Send all logs of the process to `write` (stderr) while the block runs; what is queued is written before it ends."""
     as_text = log_format == "text" or (log_format == "auto" and os.isatty(2))
-    writer = _Writer(write, TextLines() if as_text else JsonLines())
+    writer = _Writer(write or _Stderr().write, TextLines() if as_text else JsonLines())
     root = logging.getLogger()
     level_before = root.level
     root.addHandler(writer)

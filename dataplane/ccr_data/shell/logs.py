@@ -145,6 +145,7 @@ class LineWriter:
         self._queued: deque[bytes] = deque()
         self._queued_bytes = 0
         self._dropped_lines = 0
+        self._lost_lines = 0  # that could not be written: no room on the disk
         self._is_closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -169,8 +170,13 @@ class LineWriter:
 
     def _run(self) -> None:
         while (data := self._next()) is not None:
-            with contextlib.suppress(Exception):  # nowhere is left to complain to
+            try:
+                if self._lost_lines:
+                    self._write(self._notice(self._lost_lines))
+                    self._lost_lines = 0
                 self._write(data)
+            except Exception:  # nowhere is left to complain to until something can be written again
+                self._lost_lines += data.count(b"\n")
 
     def _next(self) -> bytes | None:
         with self._changed:
@@ -259,12 +265,16 @@ def stderr_write(descriptor: int = 2) -> Callable[[bytes], None]:
     except OSError:  # closed
         return lambda _: None
     limit = 1 << 20 if is_file else PIPE_BUF_BYTES
+    is_torn = False  # half a line is there, and there was no room for the rest
 
     def write(data: bytes) -> None:
-        for piece in whole_lines(data, limit):
+        nonlocal is_torn
+        for piece in whole_lines(b"\n" + data if is_torn else data, limit):
             rest = piece
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
+                written = os.write(descriptor, rest)
+                is_torn = rest[written - 1 : written] != b"\n"
+                rest = rest[written:]
 
     return write
 

@@ -26,6 +26,7 @@ from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import make_private, replace_file, write_all
 
 INTERVAL_S = 0.25
+RETRY_S = 5.0  # when there was no room on the disk
 MAX_LOG_BYTES = 8 << 20  # then it is written anew, with what is still true
 MAX_READ_BYTES = 32 << 20
 SALT_BYTES = 16
@@ -101,7 +102,7 @@ class SharedPins:
         self._read: dict[str, _Read] = {}
         self._size = 0
         self._limit = MAX_LOG_BYTES
-        self._has_warned = False
+        self._retry_s = 0.0  # not 0: what was noted is not on the disk, and this is when to try again
 
     async def load(self) -> None:
         """Learn what all workers, and the one before this, have noted."""
@@ -118,12 +119,15 @@ class SharedPins:
                 await asyncio.to_thread(self._exchange, news)
                 self._learn(news.notes)
         finally:
+            self._retry_s = min(self._retry_s, perf_counter())  # there is no later time to try
             self._exchange(self._news())  # a few lines, at the very end
 
     def _news(self) -> _News:
+        if 0 < perf_counter() < self._retry_s:
+            return _News()
         pins, self._pins.changed = self._pins.changed, {}
         blocks, self._handovers.changed = self._handovers.changed, {}
-        if self._size > self._limit:
+        if self._size > self._limit or self._retry_s:
             return _News(self._pins.all(), self._handovers.all(), is_everything=True)
         return _News(pins, blocks)
 
@@ -156,8 +160,8 @@ class SharedPins:
                 if with_own or path != self._own:
                     news.notes += self._new_notes(path, forgets=with_own)
         except OSError as error:
-            if not self._has_warned:
-                self._has_warned = True
+            is_known, self._retry_s = self._retry_s > 0, perf_counter() + RETRY_S
+            if not is_known:
                 log.warning(
                     "pins_not_kept",
                     path=str(self._directory),
@@ -171,6 +175,7 @@ class SharedPins:
             os.close(replace_file(self._own, lines))
             self._size = sum(map(len, lines))
             self._limit = max(MAX_LOG_BYTES, 2 * self._size)
+            self._retry_s = 0.0
         elif lines:
             descriptor = os.open(self._own, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
