@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench simulate attack upgrade audit
+.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench scale simulate attack upgrade audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -108,6 +108,9 @@ run: setup ## start the relay; ARGS="--workers 2" are for `ccr serve`
 
 bench: setup ## measure speed against a direct connection and nginx
 	bench/run $(ARGS)
+
+scale: setup ## measure cost and memory as load and configuration grow; ARGS="--only swaps"
+	bench/scale $(ARGS)
 
 SEED ?= 1
 

@@ -16,6 +16,7 @@
  *   --max-requests N   stop after N answers
  *   --min-requests N --max-duration S   a slow target: go on until N answers, S seconds at most
  *   --session NAME   send "NAME: 00000000-0000-4000-8000-<number of the connection>": each its own session
+ *   --sessions N --first-session F   instead, requests take the numbers F to F+N-1 in turn
  *   --deltas N     deltas that a whole stream must have, else it counts as an error
  *   --ready-timeout S  hold: give up waiting for all streams after S seconds
  *
@@ -72,7 +73,7 @@ typedef struct {
 } conn;
 
 static struct sockaddr_in addr; static char *req; static size_t req_len; static char *session_digits; /* 12 digits in the head, NULL: none */
-static int C = 1, ep; static double warmup = 0.5, dur = 3, ramp = 0, rate = 0, ready_to = 30; static long max_req = 0, min_req = 0, want_deltas = -1; static double max_dur = 0;
+static int C = 1, ep; static double warmup = 0.5, dur = 3, ramp = 0, rate = 0, ready_to = 30; static long max_req = 0, min_req = 0, want_deltas = -1, n_sessions = 0, first_session = 0, next_session = 0; static double max_dur = 0;
 static hist lat, ttfe, ttfd, delay;
 static int64_t t0, w_start, w_end; static int in_window, stop_all;
 static int64_t n_done, n_err, n_events, n_deltas, n_bytes, w_done, w_err, w_events, w_deltas, w_bytes, n_conn_err, n_status_err, n_short;
@@ -100,7 +101,7 @@ static void c_write(conn *c) {
     c_mod(c, 0); c->st = C_WAIT;
 }
 static void c_send(conn *c, int64_t t) {
-    if (session_digits) { char *d = session_digits + 11; for (long k = 0, v = c - cs; k < 12; k++, v /= 10) *d-- = '0' + v % 10; }  /* the head leaves in the first send, before the next caller */
+    if (session_digits) { char *d = session_digits + 11; long number = n_sessions ? first_session + next_session++ % n_sessions : c - cs; for (long k = 0, v = number; k < 12; k++, v /= 10) *d-- = '0' + v % 10; }  /* the head leaves in the first send, before the next caller */
     c->st = C_SEND; c->woff = 0; c->hlen = 0; c->hdr_done = 0; c->done = 0; c->ck = 0; c->crem = 0; c->clen2 = 0; c->deltas = 0; c->got_event = c->got_stop = 0; c->t_send = t;
     c_write(c);
 }
@@ -234,6 +235,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(o, "--ramp")) ramp = atof(v); else if (!strcmp(o, "--rate")) rate = atof(v); else if (!strcmp(o, "--max-requests")) max_req = atol(v);
         else if (!strcmp(o, "--min-requests")) min_req = atol(v); else if (!strcmp(o, "--max-duration")) max_dur = atof(v);
         else if (!strcmp(o, "--session")) { strcat(hd, v); strcat(hd, ": 00000000-0000-4000-8000-000000000000\r\n"); }
+        else if (!strcmp(o, "--sessions")) n_sessions = atol(v); else if (!strcmp(o, "--first-session")) first_session = atol(v);
         else if (!strcmp(o, "--deltas")) want_deltas = atol(v); else if (!strcmp(o, "--ready-timeout")) ready_to = atof(v);
         else { fprintf(stderr, "unknown option %s\n", o); return 2; }
     }

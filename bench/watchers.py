@@ -102,7 +102,7 @@ def main() -> int:
                     else contextlib.nullcontext()
                 ):
                     time.sleep(1.0)  # a window without what starting costs
-                    result = bench._run(relay, SCENARIOS["json-small"], plan.window_s)
+                    result = bench.run(relay, SCENARIOS["json-small"], plan.window_s)
                 cpu = result["cpu_us"]
                 found[has_screens].append((cpu["worker"], cpu["control"], result["rps"]))
         finally:

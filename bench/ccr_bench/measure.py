@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ccr_bench.processes import CpuTime, Processes, cpu_time, machine_busy_ns, memory_mib, pin, tree
 from ccr_bench.targets import CannotStart, Target, Upstream
-from ccr_bench.workload import HEADERS, MEMORY, SCENARIOS, Scenario, request_body
+from ccr_bench.workload import HEADERS, MEMORY, SCENARIOS, Scenario, request_body, sized_body
 
 BENCH = Path(__file__).parents[1]
 BIN = BENCH / "bin"
@@ -87,12 +87,15 @@ class Measurement:
         self._patience_s = plan.patience_s
 
     def rounds(
-        self, targets: list[Target], rows_of: Callable[[Target], Iterable[str]]
+        self,
+        targets: list[Target],
+        rows_of: Callable[[Target], Iterable[str]],
+        scenarios: Mapping[str, Scenario] = SCENARIOS,
     ) -> dict[str, dict[str, list[Result]]]:
         """Results by target and scenario, one for each round. Neighbours in time are what is compared."""
         found: dict[str, dict[str, list[Result]]] = {target.name: {} for target in targets}
         for number in range(self._plan.rounds):
-            for name, scenario in SCENARIOS.items():
+            for name, scenario in scenarios.items():
                 for target in targets if number % 2 == 0 else reversed(targets):
                     if name in rows_of(target):
                         say(f"round {number + 1}/{self._plan.rounds}  {name}  {target.name}")
@@ -102,10 +105,10 @@ class Measurement:
     def memory(self, target: Target) -> Result:
         """Idle, and with 1,000 open streams, of a process that has done nothing else yet. MiB."""
         say(f"memory  {target.name}")
-        self._settle(target)
+        self.settle(target)
         idle = {part: memory_mib(target.pids(part)) for part in target.roots}
-        busy = self._run(target, MEMORY, window_s=1.0)["memory"]
-        self._settle(target)
+        busy = self.run(target, MEMORY, window_s=1.0)["memory"]
+        self.settle(target)
         return {"idle": idle, "streams": busy}
 
     def _calm_run(self, target: Target, scenario: Scenario) -> Result:
@@ -113,14 +116,14 @@ class Measurement:
         tries: list[Result] = []
         while len(tries) <= self._plan.retries:
             self._await_quiet()
-            tries.append(self._run(target, scenario, self._plan.window_s))
-            self._settle(target)
+            tries.append(self.run(target, scenario, self._plan.window_s))
+            self.settle(target)
             if tries[-1]["foreign_cores"] <= self._plan.max_foreign or self._patience_s <= 0:
                 break
             self._patience_s -= self._plan.window_s
         return min(tries, key=lambda result: result["foreign_cores"])
 
-    def _run(self, target: Target, scenario: Scenario, window_s: float) -> Result:
+    def run(self, target: Target, scenario: Scenario, window_s: float) -> Result:
         """One window. Raises RuntimeError if an answer was wrong or late: a figure would mean nothing."""
         command = self._load_command(target, scenario, window_s)
         load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -132,7 +135,7 @@ class Measurement:
         for line in load.stdout:
             if line.startswith("@"):
                 marks.append(self._mark(parts, load.pid))
-                memory = {part: memory_mib(pids) for part, pids in parts.items()} if scenario is MEMORY else {}
+                memory = {part: memory_mib(pids) for part, pids in parts.items()} if scenario.mode == "hold" else {}
             elif line.startswith("{"):
                 result = json.loads(line)
         load.wait()
@@ -157,7 +160,11 @@ class Measurement:
     def _load_command(self, target: Target, scenario: Scenario, window_s: float) -> list[str]:
         body = self._folder / f"body-{target.name}.json"
         model = target.model(scenario.answer, scenario.over_tls)
-        body.write_bytes(request_body(model, scenario.mode != "json", scenario.body_kib))
+        body.write_bytes(
+            sized_body(model, scenario.body_bytes)
+            if scenario.body_bytes
+            else request_body(model, scenario.mode != "json", scenario.body_kib)
+        )
         options = {
             "port": target.tls_port if scenario.over_tls else target.port,
             "path": target.path,
@@ -169,7 +176,16 @@ class Measurement:
             "ramp": scenario.ramp_s,
             "deltas": scenario.deltas,
             "session": "x-claude-code-session-id",
+            "rate": scenario.rate,
+            "sessions": scenario.sessions,
+            "first-session": scenario.first_session,
+            "max-requests": scenario.requests,
         }
+        if scenario.mode != "hold":
+            options |= {
+                "min-requests": 1,
+                "max-duration": 30.0,
+            }  # on a busy machine a short window may pass without any
         command = [str(BIN / "load"), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
         for name, value in {**HEADERS, **target.headers}.items():
             command += ["--header", f"{name}: {value}"]
@@ -193,7 +209,7 @@ class Measurement:
             if machine_busy_ns() - before < 0.12 * 0.3e9:
                 return
 
-    def _settle(self, target: Target) -> None:
+    def settle(self, target: Target) -> None:
         """Wait until nothing is left of the last window. Raises RuntimeError if streams outlive their clients by 10 s."""
         give_up, streams = time.monotonic() + 10, 0
         while time.monotonic() < give_up:

@@ -38,10 +38,10 @@ def _line(row: Row, run: dict[str, Any]) -> Line | None:
     return Line(
         (
             row.title,
-            _spread(nginx),
-            _spread(relay),
-            _spread(whole),
-            _spread(ratios, "×"),
+            spread(nginx),
+            spread(relay),
+            spread(whole),
+            spread(ratios, "×"),
             _limit(row.bar),
             _limit(row.aim),
             mark,
@@ -98,7 +98,7 @@ def part_lines(run: dict[str, Any]) -> list[Line]:
     found = []
     for part in run.get("parts", []):
         missed = median(part["us"]) > part["bar_us"]
-        cells = (part["title"], _spread(part["us"]), f"< {part['bar_us']:g}", "✗" if missed else "✓")
+        cells = (part["title"], spread(part["us"]), f"< {part['bar_us']:g}", "✗" if missed else "✓")
         found.append(Line(cells, missed))
     return found
 
@@ -113,7 +113,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _spread(values: Sequence[float], unit: str = "") -> str:
+def spread(values: Sequence[float], unit: str = "") -> str:
     if not values:
         return "–"
     middle = f"{number(median(values))}{unit}"
@@ -126,9 +126,14 @@ def _limit(value: float | None) -> str:
 
 def markdown(run: dict[str, Any]) -> str:
     """The table, what it was measured on, and what to mistrust."""
-    text = [_table(COLUMNS, [line.cells for line in lines(run)])]
+    text = [table(COLUMNS, [line.cells for line in lines(run)])]
     if parts := part_lines(run):
-        text += ["", "Parts of it, in µs of CPU for each call:", "", _table(PART_COLUMNS, [line.cells for line in parts])]
+        text += [
+            "",
+            "Parts of it, in µs of CPU for each call:",
+            "",
+            table(PART_COLUMNS, [line.cells for line in parts]),
+        ]
     if peers := [name for name in run["results"] if name not in ("direct", "nginx", "relay")]:
         text += ["", "Peers, as × nginx in the same run:", "", _peers(run, peers)]
     return "\n".join([*text, "", *(f"- {note}" for note in _notes(run))])
@@ -143,8 +148,8 @@ def _peers(run: dict[str, Any], peers: Sequence[str]) -> str:
             for name in ("relay", *peers)
         }
         if any(ratios[name] for name in peers):
-            body.append((row.title, *(_spread(values, "×") for values in ratios.values())))
-    return _table(("work", "relay with control plane", *peers), body)
+            body.append((row.title, *(spread(values, "×") for values in ratios.values())))
+    return table(("work", "relay with control plane", *peers), body)
 
 
 def _notes(run: dict[str, Any]) -> Iterable[str]:
@@ -164,7 +169,7 @@ def _notes(run: dict[str, Any]) -> Iterable[str]:
                 yield f"Mistrust {name} of {target}: {late[0]} in {len(late)} of {len(results)} windows."
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     rule = "|" + "|".join([" --- ", *[" ---: "] * (len(head) - 1)]) + "|"
     return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
 

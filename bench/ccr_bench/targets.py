@@ -87,7 +87,9 @@ def direct(upstream: Upstream) -> Target:
     return Target("direct", upstream.port, upstream.port)
 
 
-def start_nginx(processes: Processes, upstream: Upstream, cpus: set[int] | None) -> Target | None:
+def start_nginx(
+    processes: Processes, upstream: Upstream, cpus: set[int] | None, connections: int = 8192
+) -> Target | None:
     """nginx as a plain proxy, one worker, kept-alive upstream, no buffering; None if it is not installed."""
     if not shutil.which("nginx"):
         return None
@@ -100,6 +102,7 @@ def start_nginx(processes: Processes, upstream: Upstream, cpus: set[int] | None)
         "UPSTREAM_TLS_PORT": upstream.tls_port,
         "PORT": port,
         "TLS_PORT": tls_port,
+        "CONNECTIONS": connections,  # each takes memory, used or not
     }
     config.write_text(re.sub(r"@([A-Z_]+)@", lambda found: str(filled_in[found[1]]), text))
     process = processes.start("nginx", ["nginx", "-c", str(config)], cpus, NGINX_ENV)
@@ -117,10 +120,10 @@ def start_relay(processes: Processes, upstream: Upstream, cpus: set[int] | None,
     roots, ended = {}, []
     for part, command in RELAY_COMMANDS.items():
         words = [word.format(config=config, state=state, port=port) for word in command]
-        process = processes.start(f"relay-{part}", [_program(words[0], programs), *words[1:]], cpus)
+        process = processes.start(f"relay-{part}", [program(words[0], programs), *words[1:]], cpus)
         roots[part] = process.pid
         ended.append(process.poll)
-    status = (_program("ccr", programs), "status", "--json", "--state-dir", str(state))
+    status = (program("ccr", programs), "status", "--json", "--state-dir", str(state))
     target = Target(
         "relay",
         port,
@@ -170,7 +173,7 @@ def _relay_config(port: int, upstream: Upstream) -> dict[str, object]:
     }
 
 
-def _program(name: str, programs: Path | None) -> str:
+def program(name: str, programs: Path | None) -> str:
     folders = [programs] if programs else [Path(__file__).parents[2] / ".venv" / "bin", Path(sys.executable).parent]
     found = next((str(folder.absolute() / name) for folder in folders if (folder / name).exists()), shutil.which(name))
     if not found:

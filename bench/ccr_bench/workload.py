@@ -44,6 +44,11 @@ class Scenario:
     ramp_s: float = 0.0
     events_per_s: int = 0  # paced: what must arrive, for the figure to count
     deltas: int = -1
+    rate: float = 0.0  # requests a second, open loop; 0: as fast as they are answered
+    sessions: int = 0  # that requests take in turn; 0: each connection is one
+    first_session: int = 0
+    requests: int = 0  # that end the window early
+    body_bytes: int = 0  # instead of body_kib: a request of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,15 @@ def request_body(model: str, stream: bool, kib: int = 0) -> bytes:
         messages += exchange
         missing -= len(json.dumps(exchange))
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def sized_body(model: str, size: int) -> bytes:
+    """A request of about `size` bytes, 400 at least; as request_body makes it from 100 KB on, below with one long message."""
+    if size >= 100_000:
+        return request_body(model, False, size // 1024)
+    small = request_body(model, False)
+    code = "def handler(self, request: Request) -> None:  # line of a file\\n" * (size // 60 + 1)
+    return small.replace(b'"Please', b'"' + code[: max(0, size - len(small))].rstrip("\\").encode() + b"Please", 1)
 
 
 def _tool(number: int) -> dict[str, Any]:
