@@ -10,7 +10,7 @@ const require = createRequire(`${folder}/`);
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
-const WITHIN = { timeout: 15000 };
+const WITHIN = { timeout: 25000 };
 
 let browser;
 const pages = new Map();
@@ -56,16 +56,24 @@ const acts = {
   evaluate: (page, script, argument) => page.evaluate(`(${script})(${JSON.stringify(argument ?? null)})`),
   screenshot: async (page, path) => void (await page.screenshot({ path })),
   busy: async (page) => {
-    // Seconds for which the page's main thread has worked since the first time this was asked.
-    page.session ??= await page.context().newCDPSession(page);
-    await page.session.send("Performance.enable");
+    // Seconds of CPU that the page's main thread has used since the first time this was asked.
+    if (!page.session) {
+      page.session = await page.context().newCDPSession(page);
+      await page.session.send("Performance.enable", { timeDomain: "threadTicks" });
+    }
     const { metrics } = await page.session.send("Performance.getMetrics");
     return metrics.find((one) => one.name === "TaskDuration").value;
   },
-  axe: async (page) => {
+  later: async (page, ms) => {
+    // The page's clock goes on from here as if so much time had passed.
+    await page.clock.install();
+    await page.clock.fastForward(ms);
+  },
+  axe: async (page, rules) => {
     const session = await page.context().newCDPSession(page);
     await session.send("Runtime.evaluate", { expression: axe }); // from outside: the page's policy forbids scripts of others
-    const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+    const options = { resultTypes: ["violations"], ...(rules ? { runOnly: rules } : {}) };
+    const found = await page.evaluate((given) => window.axe.run(document, given), options);
     return found.violations
       .filter((one) => ["serious", "critical"].includes(one.impact))
       .map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} (${node.any[0]?.message ?? ""})`).join("; ")}`);

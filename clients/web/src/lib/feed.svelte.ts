@@ -11,6 +11,7 @@ import type { KeyStatus, ScopeBudget } from "../gen/ccr_rpc/v1/keys_pb";
 import type { ProviderStatus } from "../gen/ccr_rpc/v1/providers_pb";
 import type { RecordFilterSchema, StoredRecord } from "../gen/ccr_rpc/v1/records_pb";
 import type { SeriesPoint, Session, Stats } from "../gen/ccr_rpc/v1/stats_pb";
+import { Budgets } from "./budgets";
 import { dashboard, isTokenRefused, problemOf, WITHIN } from "./control";
 import { keep, forget, token } from "./token";
 import { me } from "./me.svelte";
@@ -22,7 +23,7 @@ const LONGEST_WAIT_MS = 8000;
 const SILENT_AFTER_MS = 15_000;
 const MAX_RECORDS = 1000;
 const MAX_EVENTS = 300;
-const MAX_POINTS = 4000;
+const SERIES_OF_MS = 3_600_000;
 
 export type Link =
   | { is: "connecting" }
@@ -44,6 +45,8 @@ class Feed {
   nowMs = $state(Date.now());
   /** When the newest message came. 0: none did. */
   heardMs = $state(0);
+  /** Since when we wait for an answer, or are live. */
+  sinceMs = $state(Date.now());
   stats = $state.raw<Stats>();
   providers = $state.raw<ProviderStatus[]>();
   keys = $state.raw<KeyStatus[]>();
@@ -52,16 +55,24 @@ class Feed {
   config = $state.raw<GetConfigResponse>();
   events = $state.raw<Event[]>([]);
   sessions = $state.raw<Session[]>();
+  /** Changed in place: `budgetsAt` is another one with each change. */
+  budgets = new Budgets();
+  budgetsAt = $state(0);
   /** Newest first. */
   records = $state.raw<StoredRecord[]>();
   skipped = $state(0);
   series = $state.raw<SeriesPoint[]>([]);
   /** While true, new records are not shown. */
   isPaused = $state(false);
+  /** While true, somebody reads older ones: new records wait, too. */
+  isReading = $state(false);
+  /** Records that wait to be shown. */
+  waiting = $state(0);
 
   #wants: Wants = {};
   #running: AbortController | undefined;
   #held: StoredRecord[] = [];
+  #isFirstOfBudgets = true;
   #lastFilter: Wants["records"];
 
   constructor() {
@@ -75,6 +86,9 @@ class Feed {
     const isNew = spelt(wants) !== spelt(this.#wants);
     if (isNew && wants.records && spelt(wants.records) !== spelt(this.#lastFilter)) {
       this.records = undefined; // what is there does not fit
+      this.#held = [];
+      this.waiting = 0;
+      this.isReading = false;
       this.#lastFilter = wants.records;
     }
     this.#wants = wants;
@@ -98,8 +112,16 @@ class Feed {
   }
 
   resume(): void {
-    this.isPaused = false;
+    this.isPaused = this.isReading = false;
     this.#show(this.#held.splice(0));
+    this.waiting = 0;
+  }
+
+  /** Hold new records while somebody reads older ones. */
+  read(isReading: boolean): void {
+    if (isReading) this.isReading = true;
+    else if (!this.isPaused) this.resume();
+    else this.isReading = false;
   }
 
   #sleep(): void {
@@ -122,6 +144,7 @@ class Feed {
     }
     let waitMs = FIRST_WAIT_MS;
     if (this.link.is !== "live") this.link = { is: "connecting" };
+    this.sinceMs = Date.now();
     for (let tries = 1; !signal.aborted; tries += 1) {
       let why = "The control plane ended the stream.";
       try {
@@ -138,7 +161,7 @@ class Feed {
           return;
         }
         why = problemOf(thrown);
-        if (code === Code.Unimplemented) waitMs = LONGEST_WAIT_MS;
+        if (code === Code.Unimplemented || code === Code.ResourceExhausted) waitMs = LONGEST_WAIT_MS; // sooner would only make it worse
       }
       if (signal.aborted) return;
       const forMs = waitMs * (0.75 + Math.random() / 2); // many pages must not come back at once
@@ -150,22 +173,29 @@ class Feed {
 
   async #listen(signal: AbortSignal, heard: () => void): Promise<void> {
     const silent = new AbortController();
-    const stop = (): void => silent.abort();
+    const stop = (): void => silent.abort(new ConnectError("The control plane has fallen silent.", Code.Unavailable));
     signal.addEventListener("abort", stop);
     const doubt = (): void => {
       alarm = setTimeout(stop, WITHIN.timeoutMs); // nothing may have changed: ask whether somebody is there
       me.ask(silent.signal).then(() => {
         clearTimeout(alarm);
-        alarm = setTimeout(doubt, SILENT_AFTER_MS);
+        if (isHeard) alarm = setTimeout(doubt, SILENT_AFTER_MS);
+        else stop(); // its first message comes at once, or never
       }, stop);
     };
+    let isHeard = false;
     let alarm = setTimeout(doubt, SILENT_AFTER_MS);
     try {
+      this.#isFirstOfBudgets = true;
       for await (const message of dashboard.watch(this.#request(), { signal: silent.signal })) {
         clearTimeout(alarm);
         alarm = setTimeout(doubt, SILENT_AFTER_MS);
+        isHeard = true;
         heard();
-        if (this.link.is !== "live") this.link = { is: "live" };
+        if (this.link.is !== "live") {
+          this.link = { is: "live" };
+          this.sinceMs = Date.now();
+        }
         this.#take(message);
       }
     } finally {
@@ -184,6 +214,7 @@ class Feed {
       events: true,
       series: true,
       keys: this.#wants.keys ?? false,
+      budgets: this.#wants.keys ?? false,
       sessions: this.#wants.sessions ?? false,
       ...(this.#wants.records ? { records: this.#wants.records } : {}),
     };
@@ -199,19 +230,29 @@ class Feed {
     if (message.config) this.config = message.config;
     if (message.sessions) this.sessions = message.sessions.sessions;
     if (message.events.length) this.events = newestEvents(this.events, message.events);
+    if (message.budgets) {
+      this.budgets.take(message.budgets, this.#isFirstOfBudgets);
+      this.#isFirstOfBudgets = false;
+      this.budgetsAt += 1;
+    }
     if (message.series.length) this.series = joined(this.series, message.series);
     if (message.records) {
       this.skipped += Number(message.records.skipped);
-      if (this.isPaused) this.#held = [...this.#held, ...message.records.records].slice(-MAX_RECORDS);
-      else this.#show(message.records.records);
+      if (this.isPaused || this.isReading) {
+        this.#held = [...this.#held, ...message.records.records].slice(-MAX_RECORDS);
+        this.waiting = this.#unseen(this.#held).length;
+      } else this.#show(message.records.records);
     }
   }
 
   #show(fresh: StoredRecord[]): void {
-    const known = this.records ?? [];
-    const seen = new Set(known.slice(0, 400).map((one) => one.record?.requestId)); // a new stream begins with some we have
-    const news = fresh.filter((one) => !seen.has(one.record?.requestId)).reverse();
-    this.records = [...news, ...known].slice(0, MAX_RECORDS);
+    if (fresh.length || !this.records) this.records = [...this.#unseen(fresh).reverse(), ...(this.records ?? [])].slice(0, MAX_RECORDS);
+  }
+
+  /** Those that are not shown yet: a new stream begins with some we have. */
+  #unseen(fresh: StoredRecord[]): StoredRecord[] {
+    const seen = new Set((this.records ?? []).slice(0, 400).map((one) => one.record?.requestId));
+    return fresh.filter((one) => !seen.has(one.record?.requestId));
   }
 }
 
@@ -224,7 +265,9 @@ function newestEvents(known: Event[], fresh: Event[]): Event[] {
 function joined(known: SeriesPoint[], fresh: SeriesPoint[]): SeriesPoint[] {
   const at = (one: SeriesPoint): number => (one.at ? timestampMs(one.at) : 0);
   const byTime = new Map([...known, ...fresh].map((one) => [at(one), one]));
-  return [...byTime.values()].sort((one, other) => at(one) - at(other)).slice(-MAX_POINTS);
+  const points = [...byTime.values()].sort((one, other) => at(one) - at(other));
+  const newest = points.at(-1);
+  return newest ? points.filter((one) => at(one) > at(newest) - SERIES_OF_MS) : [];
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -9,12 +9,15 @@ class Me {
   name = $state("");
   role = $state<Role>(Role.UNSPECIFIED);
   version = $state("");
+  /** Whether the control plane became another version since this page was loaded: the page is the old one's. */
+  isUpdated = $state(false);
 
   async ask(signal: AbortSignal): Promise<void> {
     try {
       const answer = await access.whoAmI({}, { ...WITHIN, signal });
       this.name = answer.name;
       this.role = answer.role;
+      this.isUpdated ||= this.version !== "" && this.version !== answer.softwareVersion;
       this.version = answer.softwareVersion;
     } catch (thrown) {
       if (ConnectError.from(thrown).code !== Code.Unimplemented) throw thrown;

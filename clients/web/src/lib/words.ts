@@ -112,8 +112,14 @@ export function facts(json: string): string {
   try {
     const value: unknown = JSON.parse(json);
     if (typeof value !== "object" || value === null) return String(value);
-    return Object.entries(value).map(([key, one]) => `${key}: ${typeof one === "object" ? JSON.stringify(one) : String(one)}`).join(", ");
+    const said = (one: unknown): string => (typeof one === "object" ? JSON.stringify(one) : one === "" ? NONE : String(one).replace(/\b([0-9a-f]{12})[0-9a-f]{20,}\b/, "$1…"));
+    return Object.entries(value).map(([key, one]) => `${key}: ${said(one)}`).join(", ");
   } catch {
     return json;
   }
+}
+
+/** A value beside an axis: as short as it may be. */
+export function tick(value: number, format: (value: number) => string): string {
+  return value === 0 ? "0" : format(value).replace(/(\.\d*?)0+(?!\d)/, "$1").replace(/\.(?!\d)/, "");
 }
