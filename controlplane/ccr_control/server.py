@@ -76,6 +76,7 @@ from ccr_control.shell.sealing import lazily
 from ccr_control.shell.spending import SpendingKeeper
 from ccr_control.shell.watcher import watch
 from ccr_control.shell.web import serving_web
+from ccr_control.shell.web_tls import web_tls
 from ccr_control.store.actor import Opened, Store
 from ccr_control.store.database import Database
 
@@ -207,7 +208,7 @@ async def serve(  # noqa: PLR0915 - it only wires
         tls = server_credentials(control.tls, file.path)
         async with (
             listening(state.socket, control.listen, doorman, services, tls) as listen,
-            serving_web(control.web_listen, doorman, services) as web_url,
+            serving_web(control.web_listen, doorman, services, web_tls(control.tls, file.path)) as web_url,
             serving_metrics(control.metrics_listen, figures.metrics) as metrics_listen,
         ):
             write_private(state.path / "control.address", state.address)

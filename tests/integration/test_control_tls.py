@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -145,3 +147,28 @@ def test_another_client_or_node_leaves_the_server_alone(tmp_path: Path) -> None:
 def test_wrong_wishes_make_nothing(tmp_path: Path, wrong: list[str]) -> None:
     assert tls.main(["init", "--dir", str(tmp_path / "tls"), *wrong]) == 2
     assert not (tmp_path / "tls" / "server.pem").exists()
+
+
+async def test_the_web_page_beyond_loopback_is_https_under_the_names_of_its_certificate(tmp_path: Path) -> None:
+    """No proxy is needed, nothing passes in the clear, and a foreign name that was made to point here gets nothing."""
+    folder = made(tmp_path, "--host", "relay.example.org", "--host", "localhost")
+    config = secured(folder).replace("control: {", 'control: {web_listen: "0.0.0.0:0", ')
+    async with running_control(tmp_path, config) as control, aiohttp.ClientSession() as session:
+        ready = control.event("control_ready")
+        assert ready is not None
+        url = ready["web"]
+        assert url.startswith("https://localhost:")
+        trusted = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+
+        async def status(to: str, host: str = "localhost") -> int:
+            async with session.get(to, headers={"Host": host}, ssl=trusted, allow_redirects=False) as response:
+                return response.status
+
+        assert await status(url) in (200, 503)  # 503: the page is not built here
+        assert await status(url, "relay.example.org:9091") == await status(url)
+        assert await status(url, "evil.example.org") == 421
+        with pytest.raises(aiohttp.ClientError):
+            await status(url.replace("https:", "http:"))
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            async with session.get(url):
+                pass

@@ -94,6 +94,12 @@ def _listening(config: Config, document: Document) -> Iterator[Finding]:
             "(`ccr tls init` makes them), or listen on 127.0.0.1"
         )
         yield Finding(("control", "listen"), message, (("control", "tls"),))
+    if not config.control.web_listen.is_loopback and config.control.tls is None:
+        message = (
+            "beyond loopback tokens would pass in the clear: add `tls: {cert_file: …, key_file: …}` (`ccr tls init` makes "
+            "them), or listen on 127.0.0.1 and reach it by a tunnel (ssh -L)"
+        )
+        yield Finding(("control", "web_listen"), message, (("control", "tls"),))
     used: dict[str, Path] = {}
     for path, address in places:
         earlier = used.setdefault(address, path)

@@ -134,7 +134,7 @@ FileName = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ControlTlsConfig(Section):
-    """Certificates for the port of the gRPC API. `ccr tls init` makes some. Changed ones take effect with the next start."""
+    """Certificates for the gRPC API's port and, beyond loopback, the web page's. `ccr tls init` makes some."""
 
     cert_file: FileName
     """PEM certificate of the server, followed by what leads to its authority."""
@@ -151,8 +151,8 @@ class ControlConfig(Section):
     """Address of the gRPC API. Beyond loopback it needs `tls`."""
     tls: ControlTlsConfig | None = None
     """Absent: without TLS, which is for loopback only."""
-    web_listen: LoopbackListen = Address("127.0.0.1", 9091)
-    """Address of the web page and grpc-web."""
+    web_listen: Listen = Address("127.0.0.1", 9091)
+    """Address of the web page and grpc-web. Beyond loopback it needs `tls`, and is https with the same files."""
     metrics_listen: LoopbackListen | None = None
     """Address of `/metrics`, for Prometheus. Absent: none."""
 

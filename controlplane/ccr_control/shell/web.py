@@ -1,7 +1,8 @@
 """The web door of ccr-control: the page, and grpc-web for it, on one port.
 
 It knows its own names only: a request for another host (a foreign name that was made to point here) is turned away, whatever it asks.
-Tokens come in the `authorization` of each call and never in a cookie, so that no other site can make use of them.
+Beyond loopback it is https, and its names are those of its
+certificate, too. Tokens come in the `authorization` of each call and never in a cookie, so that no other site can make use of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ccr_control.shell.paths import CannotStart
 from ccr_control.shell.streams import OpenStreams
 from ccr_control.shell.web_grpc import GrpcWeb, Receive, Scope, Send
 from ccr_control.shell.web_pages import BUILT, GUARDS, INDEX, NOT_BUILT, Page, page_at, pages
+from ccr_control.shell.web_tls import WebTls
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 NODES_ONLY = frozenset(("ccr.rpc.v1.SnapshotService", "ccr.rpc.v1.UsageService"))
@@ -38,40 +40,53 @@ log = Log("web")
 
 @asynccontextmanager
 async def serving_web(
-    address: Address, doorman: Doorman, services: Services, folder: Path = BUILT
+    address: Address, doorman: Doorman, services: Services, tls: WebTls | None = None, folder: Path = BUILT
 ) -> AsyncIterator[str | None]:
     """Serve the page while the block runs; yields its URL, or None if the address cannot be had.
 
+    `tls`: what it is secured with beyond loopback; on loopback it is not.
+
     That is no reason for the control plane not to start: whoever wants the page finds why in the log.
     """
+    assert tls is not None or address.is_loopback, "tokens never pass in the clear"
+    secured = None if address.is_loopback else tls
     streams = OpenStreams()
     calls = GrpcWeb([DoorGuard(doorman), HandlerGuard(streams)])
     services.offer_to_browsers(calls, without=NODES_ONLY)
     runner = web.AppRunner(
-        application(calls, pages(folder), {*LOOPBACK_NAMES, _host_name(address)}),
+        application(calls, pages(folder), {*LOOPBACK_NAMES, _host_name(address), *(secured.names if secured else ())}),
         handler_cancellation=True,  # or nobody would tell us that a browser has left
         access_log=None,
         shutdown_timeout=STOP_WITHIN_S,
     )
     await runner.setup()
     try:
-        port = await _listen(runner, address)
-        yield None if port is None else f"http://{Address(address.host, port)}"
+        port = await _listen(runner, address, secured)
+        yield None if port is None else _url(address, port, secured)
     finally:
         streams.stop()
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> int | None:
+async def _listen(runner: web.AppRunner, address: Address, tls: WebTls | None) -> int | None:
     """Begin to listen. Returns the port, None if it cannot be had."""
     try:
         listening = listen(address.host, address.port)
     except CannotStart as error:
         log.warning("web_unavailable", listen=str(address), problem=str(error), setting="control.web_listen")
         return None
-    await web.SockSite(runner, listening).start()
+    await web.SockSite(runner, listening, ssl_context=tls.context if tls else None).start()
     port: int = listening.getsockname()[1]
     return port
+
+
+def _url(address: Address, port: int, tls: WebTls | None) -> str:
+    """Where the page is for whoever is on this machine, by a name that its certificate has."""
+    if tls is None:
+        return f"http://{Address(address.host, port)}"
+    wanted = (_host_name(address), *LOOPBACK_NAMES[1:], *(one for one in tls.names if not one.startswith("*")))
+    name = next((one for one in wanted if _is_ours(one, tls.names)), _host_name(address))
+    return f"https://{name}:{port}"
 
 
 def application(calls: _Asgi, known: Mapping[str, Page], hosts: Collection[str]) -> web.Application:
@@ -83,7 +98,7 @@ def application(calls: _Asgi, known: Mapping[str, Page], hosts: Collection[str])
 
     @web.middleware
     async def guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if _name_of(request.host) not in hosts:
+        if not _is_ours(_name_of(request.host), hosts):
             return web.Response(
                 status=421, text=f"This is not {request.host!r}. Names it answers to: {', '.join(sorted(hosts))}\n"
             )
@@ -162,6 +177,11 @@ def _name_of(host: str) -> str:
     """The name in a `Host` header, without the port."""
     name = host.lower()
     return name if name.endswith("]") else name.rpartition(":")[0] or name
+
+
+def _is_ours(name: str, hosts: Collection[str]) -> bool:
+    """Whether one of our names is meant; `*.` at the beginning of one stands for one part."""
+    return name in hosts or f"*.{name.partition('.')[2]}" in hosts
 
 
 def _host_name(address: Address) -> str:
