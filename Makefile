@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation web page screenshots check test run bench scale simulate attack upgrade audit
+.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation chaos web page screenshots check test run bench scale simulate attack upgrade audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -88,6 +88,9 @@ faults: ## the same while things break
 attack: ## hostile clients and providers, byte for byte
 upgrade: ## this version and the release before, together
 simulation: ## whole fleets on a virtual clock, 200 seeds
+
+chaos: setup ## real processes under random faults, 108 seeds; SEED=7 plays one again, ARGS="--seeds 1000" many
+	@$(if $(filter-out file,$(origin SEED))$(findstring --seeds,$(ARGS)),PYTHONPATH=tools $(BIN)/python -m chaos --seed $(SEED),$(PYTEST) tests/chaos) $(ARGS)
 
 # Most tests wait for processes: four at a time take half the time, a file each. `make test SIDE_BY_SIDE=` runs one after another.
 SIDE_BY_SIDE ?= -n 4 --dist loadfile

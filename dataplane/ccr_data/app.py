@@ -32,7 +32,7 @@ from ccr_data.shell.control_link import ControlAddress, control_address
 from ccr_data.shell.http_server import BACKLOG, Server
 from ccr_data.shell.kept_budgets import KeptBudgets
 from ccr_data.shell.logs import Log, LogOutput, logging_to
-from ccr_data.shell.node_dir import NodeDir, make_private
+from ccr_data.shell.node_dir import NodeDir, make_private, remove_halves
 from ccr_data.shell.node_tls import NodeTls, TlsUnusable
 from ccr_data.shell.relay import Relay
 from ccr_data.shell.report import Reporter
@@ -247,6 +247,7 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
 
 def _make_state_dir(directory: NodeDir) -> None:
     """Make the place for what outlives this process; without it serving goes on."""
+    remove_halves(directory)
     try:
         make_private(directory.path, directory.state_dir)
     except OSError as error:

@@ -843,12 +843,15 @@ class Exchange(Answering):
 
     def _break(self, reason: Reason = Reason.BROKEN) -> None:
         """The answer broke off after the client had its beginning: end it as Anthropic would, or not at all."""
-        end = missing_end(self._passing, self._walker) if self._tap is not None and self._tap.has_ended else None
+        tap, has_failed, end = self._tap, False, None
+        if tap is not None:
+            has_failed = not tap.has_ended and ends_in_error(*self._last)
+            end = missing_end(self._passing, self._walker) if tap.has_ended or has_failed else None
         if end is not None and is_event_end(*self._last):  # its last event came: only the framing's end is missing
             self._out.append(end)
             self.flush()
-            self._end_attempt(None)
-            self.record.outcome = SERVED
+            self._end_attempt(Reason.STREAM_ERROR if has_failed else None)
+            self.record.outcome = BROKEN if has_failed else SERVED
             self._finish(closes=self._passing is PAYLOAD)
             return
         self._end_attempt(reason)

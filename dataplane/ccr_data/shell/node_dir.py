@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPOOL_SUFFIX = ".spool"
+HALF_SUFFIX = ".new"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -70,7 +71,7 @@ def replace_file(path: Path, parts: list[bytes], prepare: Callable[[int], object
 
     `prepare` gets the open descriptor before the file has its name. Returns that descriptor; the caller closes it.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}.new")
+    half = path.with_name(f".{path.name}.{os.getpid()}{HALF_SUFFIX}")
     half.unlink(missing_ok=True)
     descriptor = os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -86,6 +87,26 @@ def replace_file(path: Path, parts: list[bytes], prepare: Callable[[int], object
         half.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def remove_halves(directory: NodeDir) -> None:
+    """Remove what processes of this node that were killed while they wrote left behind: it holds credentials. Never raises."""
+    for folder in (directory.path, directory.path / "spool"):
+        for half in folder.glob(f".*{HALF_SUFFIX}"):
+            pid = half.name.removesuffix(HALF_SUFFIX).rpartition(".")[2]
+            if pid.isdigit() and not _is_alive(int(pid)):
+                with contextlib.suppress(OSError):
+                    half.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return pid != os.getpid()
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -26,7 +26,7 @@ from ccr_data.shell.deliver import Delivery
 from ccr_data.shell.lanes import CountOpen, OrphanLane, OwnLane
 from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import NodeDir
-from ccr_data.shell.spool import MAX_SPOOL_BYTES, Spool, adopt_orphans
+from ccr_data.shell.spool import MAX_SPOOL_BYTES, Adoption, Spool
 from ccr_data.shell.usage_wire import UsageEncoder
 
 COLLECT_WITHIN_S = 0.25
@@ -35,6 +35,7 @@ SLICE_RECORDS = 64  # well under a millisecond's work, then the streams have the
 STATUS_EVERY_S = 5.0  # when there is nothing else to tell
 SPOOL_EVERY_S = 0.25
 SPOOL_RETRY_S = 5.0
+ADOPT_EVERY_S = 5.0
 
 log = Log("usage")
 
@@ -179,8 +180,12 @@ class Reporter:
             self._sealed.set()
 
     async def _adopt_orphans(self) -> None:
-        for orphan in await asyncio.to_thread(adopt_orphans, self._directory):
-            self._delivery.add(OrphanLane(orphan))
+        """Take over what dead processes left on disk; also what is left later, as by one that drains beside its successor."""
+        adoption = Adoption(self._directory)
+        while True:
+            for orphan in await asyncio.to_thread(adoption.look):
+                self._delivery.add(OrphanLane(orphan))
+            await asyncio.sleep(ADOPT_EVERY_S)
 
     async def _keep_spooled(self) -> None:
         while True:

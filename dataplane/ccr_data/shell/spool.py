@@ -124,18 +124,45 @@ class Orphan:
 
 def adopt_orphans(directory: NodeDir) -> list[Orphan]:
     """The spools whose owners are dead, of all nodes of this machine."""
-    adopted = []
-    for path in directory.all_spools():
-        try:
-            orphan = _adopt(path)
-        except (BlockingIOError, FileNotFoundError):  # its owner lives, or another process has delivered it just now
-            continue
-        except OSError as error:
-            log.warning("usage_spool_unreadable", path=str(path), reason=error.strerror or str(error))
-            continue
-        if orphan is not None:
-            adopted.append(orphan)
-    return adopted
+    return Adoption(directory).look()
+
+
+class Adoption:
+    """Looks for spools whose owners are dead, again and again; what is wrong with one is told once."""
+
+    def __init__(self, directory: NodeDir) -> None:
+        self._directory = directory
+        self._unfit: set[tuple[Path, int]] = set()  # with the time of their last change: they may become others
+        self._told: set[tuple[Path, int]] = set()
+
+    def look(self) -> list[Orphan]:
+        """Those that have become orphans since the last time."""
+        adopted = []
+        for path in self._directory.all_spools():
+            seen = (path, _changed_ns(path))
+            if seen in self._unfit:
+                continue
+            try:
+                orphan = _adopt(path)
+            except (BlockingIOError, FileNotFoundError):  # its owner lives, or it was delivered just now
+                continue
+            except OSError as error:
+                if seen not in self._told:
+                    self._told.add(seen)
+                    log.warning("usage_spool_unreadable", path=str(path), reason=error.strerror or str(error))
+                continue
+            if orphan is not None:
+                adopted.append(orphan)
+            else:
+                self._unfit.add(seen)
+        return adopted
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _adopt(path: Path) -> Orphan | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ccr_data.core.batches import Batch, Draft, Unspooled
 from ccr_data.shell.node_dir import NodeDir
-from ccr_data.shell.spool import Orphan, Spool, adopt_orphans
+from ccr_data.shell.spool import Adoption, Orphan, Spool, adopt_orphans
 from ccr_data.shell.usage_wire import UsageEncoder
 from support.node_values import record
 
@@ -181,3 +181,30 @@ def test_others_cannot_read_it(spool: Spool) -> None:
     assert stat.S_IMODE(spool.path.parent.stat().st_mode) == 0o700
     spool.remove()
     assert list(spool.path.parent.iterdir()) == []
+
+
+def test_what_is_left_later_is_found_at_the_next_look(directory: NodeDir, spool: Spool) -> None:
+    """A worker that drains beside its successor may leave something when that has looked already."""
+    adoption = Adoption(directory)
+    assert adoption.look() == []
+
+    written(spool, batch(1))
+    spool.close()
+    [orphan] = adoption.look()
+
+    assert contents(orphan) == [("j", 1, batch(1).payload)]
+    assert adoption.look() == [], "it is being delivered"
+    orphan.remove()
+
+
+def test_what_is_wrong_with_a_spool_is_told_once(directory: NodeDir, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of another format, and one that may not be read, at every look."""
+    folder = directory.path / "spool"
+    folder.mkdir(parents=True)
+    (folder / "other.spool").write_bytes(b"something else")
+    (folder / "directory.spool").mkdir()
+    adoption = Adoption(directory)
+
+    assert [adoption.look(), adoption.look()] == [[], []]
+
+    assert caplog.text.count("usage_spool_unreadable") == 2
