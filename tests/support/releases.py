@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,11 @@ def environment_of(code: Code) -> dict[str, str]:
     """The environment that a program of this version runs in."""
     path = {} if code is None else {"PYTHONPATH": str(code)}
     return environment(GRPC_VERBOSITY="NONE", **path)
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait for what several programs have to start for."""
+    until(condition, what, within_s=60.0)
 
 
 @dataclass(frozen=True)
@@ -164,13 +169,13 @@ class Mixed:
             assert process.poll() is None, f"{name} ended with {process.returncode}:\n{self.log.read_text()[-4000:]}"
             return any(one.get("pid") == process.pid for one in self.events(event))
 
-        until(is_ready, f"{name} is ready", within_s=40.0)
+        eventually(is_ready, f"{name} is ready")
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal one, and wait for its end. Returns its exit code."""
         process = self.processes.pop(name)
         process.send_signal(number)
-        return process.wait(30.0)
+        return process.wait(60.0)
 
     def end_all(self) -> None:
         """Kill whatever runs; the socket stays."""

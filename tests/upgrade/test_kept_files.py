@@ -10,8 +10,7 @@ import pytest
 from support.client import Answer, RawClient
 from support.load import INPUT_TOKENS, OUTPUT_TOKENS, SteadyUpstream, request_body, steady_load
 from support.relay import AUTH, config, provider
-from support.releases import Code, Mixed, commands, mixed
-from support.serving import until
+from support.releases import Code, Mixed, commands, eventually, mixed
 from support.totals import counted, safe, spool_files, spooled
 
 pytestmark = pytest.mark.timeout(240)  # many starts, one after another
@@ -66,9 +65,9 @@ class Story:
         """Requests that the control plane does not hear of; then everything is killed."""
         self.fleet.processes["control"].send_signal(signal.SIGSTOP)
         with steady_load(self.fleet.url, self.upstream, whole=1, streams=1, events=5) as load:
-            until(lambda: spooled(self.fleet.relay) > 5, "usage is kept on disk", within_s=40.0)
+            eventually(lambda: spooled(self.fleet.relay) > 5, "usage is kept on disk")
         load.check()
-        until(lambda: safe(self.fleet.relay) >= self.served + self.refused, "all of it is", within_s=40.0)
+        eventually(lambda: safe(self.fleet.relay) >= self.served + self.refused, "all of it is")
         self.fleet.end_all()
         assert spool_files(self.fleet.relay)
 
@@ -81,11 +80,11 @@ class Story:
         assert self.served_of_few(LIMIT) <= room, "what was used of a limit stays used"
         assert self.served > before
         self.fleet.start("control", code)
-        until(lambda: not spool_files(self.fleet.relay), "the spool is delivered", within_s=40.0)
+        eventually(lambda: not spool_files(self.fleet.relay), "the spool is delivered")
         self.check_counted_once()
 
     def check_counted_once(self) -> None:
-        until(lambda: counted(self.fleet.relay) >= self.served + self.refused, "everything is counted", within_s=40.0)
+        eventually(lambda: counted(self.fleet.relay) >= self.served + self.refused, "everything is counted")
         columns = ("requests", "served", "input_tokens", "output_tokens")
         assert [counted(self.fleet.relay, column) for column in columns] == [
             self.served + self.refused,

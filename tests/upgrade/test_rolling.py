@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.load import Load, SteadyUpstream, at_work, steady_load
 from support.relay import config, provider
-from support.releases import Installation, environment_of, nodes_of
-from support.serving import REAL_SERVE, Relay, served, until
+from support.releases import Installation, environment_of, eventually, nodes_of
+from support.serving import REAL_SERVE, Relay, served
 from support.totals import assert_totals_exact, spool_files
 
 pytestmark = pytest.mark.timeout(240)  # many starts, one after another
@@ -19,15 +19,17 @@ pytestmark = pytest.mark.timeout(240)  # many starts, one after another
 
 def roll(relay: Relay, load: Load, runs: str) -> None:
     """Replace everything but the supervisor by what is installed now; `runs` is its version."""
+    stopped = len(relay.events("node_stopped"))
     relay.signal(signal.SIGUSR2)
-    until(lambda: versions(relay) == [runs] * 2, "both workers are of that version", within_s=60.0)
-    until(at_work(load, 50), "the load goes on with the control plane of the other version")
+    eventually(lambda: versions(relay) == [runs] * 2, "both workers are of that version")
+    eventually(lambda: len(relay.events("node_stopped")) == stopped + 2, "those before have finished, and told all")
+    eventually(at_work(load, 20), "the load goes on with the control plane of the other version")
     ready = len(relay.events("control_ready"))
     os.kill(relay.pids("ccr-control")[-1], signal.SIGTERM)
-    until(lambda: len(relay.events("control_ready")) > ready, "the control plane is back", within_s=60.0)
+    eventually(lambda: len(relay.events("control_ready")) > ready, "the control plane is back")
     assert relay.events("control_ready")[-1]["software_version"] == runs
-    until(lambda: versions(relay) == [runs] * 2, "it knows them", within_s=60.0)
-    until(at_work(load, 50), "the load goes on")
+    eventually(lambda: versions(relay) == [runs] * 2, "it knows them")
+    eventually(at_work(load, 20), "the load goes on")
 
 
 def versions(relay: Relay) -> list[str]:
@@ -45,12 +47,12 @@ def test_an_installation_is_upgraded_in_place_and_taken_back(
     with served(tmp_path, text, "--workers", "2", env=env, command=REAL_SERVE) as relay:
         relay.wait_ready()
         assert relay.events("control_ready")[-1]["software_version"] == release.name
-        with steady_load(relay.url, upstream, whole=3, streams=3) as load:
+        with steady_load(relay.url, upstream, whole=1, streams=3, gap_ms=15) as load:
             installed.use(None)
             roll(relay, load, version("cc-relay"))
             installed.use(release)
             roll(relay, load, release.name)
         load.check()
         assert len({call.node for call in load.calls}) >= 4
-        until(lambda: not spool_files(relay), "nothing is left on disk")
+        eventually(lambda: not spool_files(relay), "nothing is left on disk")
         assert_totals_exact(relay, load.calls)
