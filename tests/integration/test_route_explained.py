@@ -475,9 +475,12 @@ async def test_an_answer_that_nobody_waits_for_disturbs_nobody(tmp_path: Path) -
         FakeNode(channel, answers=known).watching() as node,
     ):
         await node.got()
-        for number in (99, 1):
-            answer = snapshot_pb2.RouteAnswer(id=number, route="of yesterday")
-            await node.call.write(snapshot_pb2.WatchSnapshotsRequest(answer=answer))
+        for _ in range(2):
+            async with asked(control) as response:
+                assert response.answer.route == "all"
+            for number in (99, *(question.id for question in node.questions)):
+                answer = snapshot_pb2.RouteAnswer(id=number, route="of yesterday")
+                await node.call.write(snapshot_pb2.WatchSnapshotsRequest(answer=answer))
         async with asked(control) as response:
             assert response.answer.route == "all"
         assert not node.ended.done()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from simulate.bars import bars
+import pytest
+from simulate.bars import RUNS
 
 
-def test_every_bar_holds() -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_every_bar_holds(run: str) -> None:
     """Shares of the limits, refusals that open nothing, sessions that stay warm, failures that nobody sees."""
-    found = list(bars(seed=1))
+    found = list(RUNS[run](1))
 
+    assert found
     assert [one for one in found if not one.holds] == []
-    assert len(found) >= 14

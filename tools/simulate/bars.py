@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from simulate import scenarios
 from simulate.plans import Spell
@@ -25,16 +26,11 @@ class Bar:
 
 def bars(seed: int) -> Iterator[Bar]:
     """All of them, one after the other."""
-    for nodes in (1, 4):
-        yield from _two_scopes(seed, nodes)
-    yield _two_keys(seed)
-    yield _refusals(seed)
-    yield from _dying(seed)
-    yield from _long_sessions(seed)
-    yield _shift(seed)
+    for run in RUNS.values():
+        yield from run(seed)
 
 
-def _two_scopes(seed: int, nodes: int) -> Iterator[Bar]:
+def _two_scopes(nodes: int, seed: int) -> Iterator[Bar]:
     plan = scenarios.two_scopes(seed, nodes)
     world = World(plan).run()
     accounts = [account.tally for upstream in world.upstreams.values() for account in upstream.accounts.values()]
@@ -47,18 +43,18 @@ def _two_scopes(seed: int, nodes: int) -> Iterator[Bar]:
     yield Bar(f"{name}: most in a sliding minute", str(peak), f"≤ {LIMIT}", peak <= LIMIT)
 
 
-def _two_keys(seed: int) -> Bar:
+def _two_keys(seed: int) -> Iterator[Bar]:
     world = World(scenarios.two_keys(seed)).run()
     tally = world.upstreams["p"].accounts["org"].tally
     holds = tally.peak <= LIMIT and not tally.limited_requests
-    return Bar("two keys of one scope: most in a sliding minute", str(tally.peak), f"≤ {LIMIT}", holds)
+    yield Bar("two keys of one scope: most in a sliding minute", str(tally.peak), f"≤ {LIMIT}", holds)
 
 
-def _refusals(seed: int) -> Bar:
+def _refusals(seed: int) -> Iterator[Bar]:
     world = World(scenarios.refusals(seed)).run()
     openings = world.openings
     refused = world.clients.seen.refused
-    return Bar(
+    yield Bar(
         f"an hour of 400s ({refused} of them): circuits opened", str(openings), "0", not openings and refused > 500
     )
 
@@ -131,11 +127,23 @@ def _long_sessions(seed: int) -> Iterator[Bar]:
     yield Bar("… cold turns after the pinned scope has died", "/".join(map(str, found)), "1", found == [1])
 
 
-def _shift(seed: int) -> Bar:
+def _shift(seed: int) -> Iterator[Bar]:
     world = World(scenarios.shift(seed)).run()
     after = [sample for sample in world.samples if sample.at_s > scenarios.SHIFT_S]
     found = next((sample.at_s - scenarios.SHIFT_S for sample in after if sample.lease_error <= 0.15), None)
     told = "never" if found is None else f"{found:.0f} s"
-    return Bar(
+    yield Bar(
         "demand moves to other nodes: leases have followed after", told, "≤ 90 s", found is not None and found <= 90
     )
+
+
+RUNS: Mapping[str, Callable[[int], Iterator[Bar]]] = {
+    "two scopes, 1 node": partial(_two_scopes, 1),
+    "two scopes, 4 nodes": partial(_two_scopes, 4),
+    "two keys": _two_keys,
+    "refusals": _refusals,
+    "dying": _dying,
+    "long sessions": _long_sessions,
+    "shift": _shift,
+}
+"""What is played for them, each by its seed."""
