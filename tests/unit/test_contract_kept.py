@@ -132,7 +132,9 @@ def added(files: FileDescriptorSet) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [added, without("Snapshot", "prices", number=True, word=True), lambda files: None], ids=str
+    "change",
+    [added, without("Snapshot", "prices", number=True, word=True), lambda files: None],
+    ids=["added", "reserved", "nothing"],
 )
 def test_what_is_new_or_reserved_breaks_nothing(change: Change) -> None:
     assert changed(change) == []
