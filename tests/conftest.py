@@ -9,10 +9,28 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before the import of gRPC, wh
 
 import pytest
 from hypothesis import settings
+from support import order
 from support.tls import Certificates, make_certificates
 
 settings.register_profile("here", deadline=None)  # a unit test asserts nothing about time
 settings.load_profile("here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption("--note-times", action="store_true", help="write how long each file took to tests/slow_files.txt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that hears of all tests notes their times."""
+    if config.getoption("--note-times") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(order.NoteTimes())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that run side by side begin with the longest."""
+    if hasattr(config, "workerinput"):
+        order.longest_first(items)
 
 
 @pytest.fixture(scope="session")
