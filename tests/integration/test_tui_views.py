@@ -388,6 +388,87 @@ async def test_events_by_kind_with_before_and_after(tmp_path: Path) -> None:
         await seat.sees("Before", '"weight": 1', "After", '"weight": 2', "ops")
 
 
+def past(count: int, first: int = 1) -> list[events_pb2.Event]:
+    """Events, oldest first; every tenth is an alert."""
+    return [
+        events_pb2.Event(
+            id=number,
+            at=at(100_000 - number),
+            kind=events_pb2.EVENT_KIND_AUDIT if number % 10 else events_pb2.EVENT_KIND_ALERT,
+            action=f"provider.update-{number}",
+            resource="providers/zai",
+        )
+        for number in range(first, first + count)
+    ]
+
+
+async def test_older_events_come_when_somebody_goes_on_at_the_end(tmp_path: Path) -> None:
+    """The stream tells the newest 50; all that are kept can be read, and none is missing or told twice."""
+    scene = small()
+    scene.events = past(500)
+    async with seated(tmp_path, scene) as seat:
+        await seat.press("8")
+        await seat.sees("the newest 50;", "provider.update-500")
+        rows = seat.app.view.query_one(RowList)
+        await seat.press("end", "down")
+        await seat.until(lambda: len(rows.listing.keys) == 200, "a page, of which 50 were known")
+        assert seat.row == "451", "the cursor stays where it was"
+        await seat.press("down")
+        assert seat.row == "450"
+        for expected in (400, 500):
+            await seat.press("m")
+            await seat.until(lambda: len(rows.listing.keys) == expected, "another page")  # noqa: B023 - waited for here
+        assert list(rows.listing.keys) == [str(number) for number in range(500, 0, -1)]
+        await seat.sees("500: all that are kept")
+        await seat.press("end", "enter")
+        await seat.sees("Event 1", "provider.update-1")
+        asked = seat.admin.asked("ListEvents")
+        assert [(one.page_size, one.page_token) for one in asked] == [(200, ""), (200, "301"), (200, "101")]
+
+
+async def test_new_events_do_not_move_what_somebody_reads(tmp_path: Path) -> None:
+    """Neither under the cursor, nor where the wheel has led to."""
+    scene = small()
+    scene.events = past(300)
+    async with seated(tmp_path, scene) as seat:
+        await seat.press("8")
+        await seat.sees("provider.update-300")
+        await seat.press("m", *["down"] * 3)
+        await seat.until(lambda: seat.row == "297", "the cursor is below")
+        for _ in range(2):
+            before = seat.text.splitlines().index(next(line for line in seat.text.splitlines() if "-297 " in line))
+            scene.events += past(7, first=len(scene.events) + 1)
+            seat.admin.changed()
+            rows = seat.app.view.query_one(RowList)
+            newest = str(scene.events[-1].id)
+            await seat.until(lambda: rows.listing.keys[0] == newest, "they came")  # noqa: B023 - waited for here
+            await seat.pilot.pause()
+            assert "-297 " in seat.text.splitlines()[before]
+            assert rows.cursor == 0 or seat.row == "297"
+            rows.cursor = 0  # as if it had been scrolled with the wheel alone
+            rows.scroll_to(y=rows.scroll_offset.y or 3, animate=False, force=True)
+            await seat.pilot.pause()
+
+
+async def test_older_events_of_a_kind(tmp_path: Path) -> None:
+    """The control plane looks for them; another kind begins anew."""
+    scene = small()
+    scene.events = past(500)
+    async with seated(tmp_path, scene) as seat:
+        await seat.press("8")
+        await seat.sees("the newest 50;")
+        await seat.press("t")
+        await seat.sees("Which events?")
+        await seat.press(*["down"] * 4, "enter")
+        await seat.sees("only alert", "the newest 5;")
+        await seat.press("m")
+        await seat.sees("50: all that are kept")
+        (asked,) = seat.admin.asked("ListEvents")
+        assert asked.kind == events_pb2.EVENT_KIND_ALERT
+        await seat.press("m")
+        await seat.until(lambda: "these are all" in seat.said, "a word")
+
+
 async def test_the_configuration_is_reloaded(tmp_path: Path) -> None:
     """And the result is said."""
     async with seated(tmp_path) as seat:
@@ -421,6 +502,17 @@ async def test_what_a_revision_changed(tmp_path: Path) -> None:
         assert (request.from_revision, request.to_revision) == (1, 2)
 
 
+async def test_a_viewer_sees_what_a_revision_changed(tmp_path: Path) -> None:
+    """There is no secret in it."""
+    scene = small()
+    scene.role = access_pb2.ROLE_VIEWER
+    async with seated(tmp_path, scene) as seat:
+        await seat.press("9")
+        await seat.sees("ops")
+        await seat.press("enter")
+        await seat.sees("What revision 2 changed", "-weight: 1")
+
+
 @pytest.mark.parametrize(("key", "words"), [("t", "glm-4.5-air"), ("o", "providers/zai weight = 2 (configured: 1)")])
 async def test_the_text_and_the_changes_at_run_time(tmp_path: Path, key: str, words: str) -> None:
     """Both are a key away."""
@@ -449,7 +541,7 @@ async def test_changes_at_run_time_are_taken_back(tmp_path: Path) -> None:
         ("7", "d", "operator"),
         ("9", "r", "operator"),
         ("9", "b", "admin"),
-        ("9", "enter", "admin"),
+        ("9", "n", "admin"),
     ],
 )
 async def test_a_viewer_is_told_why_not(tmp_path: Path, view: str, key: str, needed: str) -> None:

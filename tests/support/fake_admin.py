@@ -26,6 +26,7 @@ from ccr_rpc.v1 import (
     dashboard_pb2,
     dashboard_pb2_grpc,
     events_pb2,
+    events_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     keys_pb2,
@@ -86,6 +87,7 @@ class FakeAdmin(
     access_pb2_grpc.AccessServiceServicer,
     config_pb2_grpc.ConfigServiceServicer,
     dashboard_pb2_grpc.DashboardServiceServicer,
+    events_pb2_grpc.EventServiceServicer,
     fleet_pb2_grpc.FleetServiceServicer,
     keys_pb2_grpc.KeyServiceServicer,
     providers_pb2_grpc.ProviderServiceServicer,
@@ -213,6 +215,18 @@ class FakeAdmin(
         token = str(more) if more < len(self.scene.sessions) else ""
         return stats_pb2.ListSessionsResponse(sessions=page, next_page_token=token)
 
+    async def ListEvents(self, request: Any, context: Context) -> Any:
+        await self._note("ListEvents", request, context)
+        below = int(request.page_token or 0)
+        fit = [
+            one
+            for one in reversed(self.scene.events)
+            if (not below or one.id < below) and request.kind in (0, one.kind)
+        ]
+        page = fit[: request.page_size]
+        token = str(page[-1].id) if len(fit) > len(page) else ""
+        return events_pb2.ListEventsResponse(events=page, next_page_token=token)
+
     async def ExplainRoute(self, request: Any, context: Context) -> Any:
         await self._note("ExplainRoute", request, context)
         return self.explained
@@ -276,6 +290,7 @@ async def serving(admin: FakeAdmin, socket: Path) -> AsyncIterator[Door]:
     access_pb2_grpc.add_AccessServiceServicer_to_server(admin, server)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(admin, server)
     dashboard_pb2_grpc.add_DashboardServiceServicer_to_server(admin, server)
+    events_pb2_grpc.add_EventServiceServicer_to_server(admin, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(admin, server)
     keys_pb2_grpc.add_KeyServiceServicer_to_server(admin, server)
     providers_pb2_grpc.add_ProviderServiceServicer_to_server(admin, server)

@@ -25,7 +25,7 @@ from ccr_cli.screen import plain_table
 
 CONFIG = ConfigState("ccr.yaml", "0123456789abcdef", 7, "2026-11-21T09:00:00Z", None, (), (), ())
 NODE = NodeState("worker-0", True, "0.1.0", 4711, 7, 7, 0, "", 3, 2, 0, 50 << 20, "2026-11-21T09:00:00Z")
-PROVIDER = ProviderState("zai", 12345, 2, 1, 0.5, 412.0, 1500.0, 9310.0, 60000.0, 1200, 34, 5_600_000, 0)
+PROVIDER = ProviderState("zai", 12345, 2, 1, 0.5, 412.0, 1500.0, 9310.0, 60000.0, 1200, 34, 5_600_000, 0, 7)
 SINCE = "2026-11-21T09:00:00Z"
 HEALTH = ProviderHealth("zai", "zai", True, "closed", SINCE, None, None, None, SINCE, True, 12.34, 200, "", ())
 OPEN = replace(
@@ -93,7 +93,7 @@ def test_rows_say_what_a_worker_does() -> None:
 def test_a_provider_fits_a_row() -> None:
     """Numbers are shortened, nothing measured is a dash."""
     (row,) = provider_rows(WELL)
-    expected = "zai|-|-|12345|2|1|0.50|412 ms / 1.5 s|9.3 s / 60.0 s|1.2k|34|5.6M|0"
+    expected = "zai|-|-|12345|2|1|0.50|7|412 ms / 1.5 s|9.3 s / 60.0 s|1.2k|34|5.6M|0"
     assert "|".join(row) == expected
     assert time_words(0) == "-"
     assert (count_words(999), count_words(1000)) == ("999", "1.0k")
@@ -125,4 +125,6 @@ def test_circuits_and_probes_have_words() -> None:
         ("new", "closed", "-", "0"),
         ("off", "disabled", "alive, it refuses the key", "0"),
     ]
-    assert health_rows((HEALTH,)) == [("zai", "zai", "closed", SINCE, "-", "alive 12.3 ms", SINCE, "-")]
+    assert health_rows((HEALTH,), {"zai": 3}) == [
+        ("zai", "zai", "closed", "3", SINCE, "-", "alive 12.3 ms", SINCE, "-")
+    ]

@@ -5,7 +5,7 @@ Pure. Latencies are milliseconds, times ISO 8601 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -59,6 +59,7 @@ class ProviderState:
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    open_requests: int = 0  # under way there now
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,7 @@ PROVIDER_COLUMNS = (
     "failed",
     "moved on",
     "req/s",
+    "in flight",
     "first byte p50/p99",
     "total p50/p99",
     "in",
@@ -251,7 +253,7 @@ PROVIDER_COLUMNS = (
     "cache read",
     "cache write",
 )
-PROVIDER_NUMBERS = frozenset(range(3, 13))
+PROVIDER_NUMBERS = frozenset(range(3, 14))
 
 
 def provider_rows(overview: Overview) -> list[tuple[str, ...]]:
@@ -268,6 +270,7 @@ def provider_rows(overview: Overview) -> list[tuple[str, ...]]:
             str(one.failed),
             str(one.failed_attempts),
             f"{one.requests_per_s:.2f}",
+            str(one.open_requests),
             f"{time_words(one.first_byte_ms_p50)} / {time_words(one.first_byte_ms_p99)}",
             f"{time_words(one.total_ms_p50)} / {time_words(one.total_ms_p99)}",
             count_words(one.input_tokens),
@@ -313,11 +316,15 @@ def credential_words(held: CredentialState) -> str:
     return f"cannot be renewed, and is good{until}{why}" if why else f"is good{until}"
 
 
-HEALTH_COLUMNS = ("provider", "type", "circuit", "since", "last failure", "probe", "probed", "credentials")
+HEALTH_COLUMNS = ("provider", "type", "circuit", "in flight", "since", "last failure", "probe", "probed", "credentials")
+HEALTH_NUMBERS = frozenset({3})
 
 
-def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
-    """One row for each configured provider, and below it one for each of its scopes that is passed by."""
+def health_rows(health: Sequence[ProviderHealth], now_open: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """One row for each configured provider, and below it one for each of its scopes that is passed by.
+
+    `now_open` are the requests under way at each provider.
+    """
     rows: list[tuple[str, ...]] = []
     for one in health:
         rows.append(
@@ -325,6 +332,7 @@ def health_rows(health: Sequence[ProviderHealth]) -> list[tuple[str, ...]]:
                 one.provider,
                 one.type,
                 circuit_words(one),
+                str(now_open.get(one.provider, 0)),
                 one.circuit_since,
                 f"{one.last_failure_reason} {one.last_failure_at or ''}".strip() if one.last_failure_reason else "-",
                 probe_words(one),
@@ -343,6 +351,7 @@ def _scope_row(provider: str, one: ScopeHealth) -> tuple[str, ...]:
         f"{provider}/{one.scope}",
         f"keys: {', '.join(one.key_labels)}",
         f"{one.circuit} ({reason})" if reason else one.circuit,
+        "",
         one.circuit_since,
         f"{reason} {one.last_failure_at or ''}".strip() if reason else "-",
         f"alive, {one.probe_problem}" if one.probe_is_alive and one.probe_problem else one.probe_problem or alive,

@@ -24,22 +24,28 @@ Name = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of a provide
 
 @app.command("list")
 def list_providers(control: Control = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """List the providers with their circuits, and what the last probe of each found.
+    """List the providers with their circuits, requests in flight, and what the last probe of each found.
 
     Example: `ccr providers list --json`
     """
-    from ccr_rpc.v1 import providers_pb2
+    from ccr_rpc.v1 import providers_pb2, stats_pb2
 
     from ccr_cli.control import opened
     from ccr_cli.reading import provider_health
 
     with opened(control, state_dir) as plane:
         found = plane.providers.ListProviders(providers_pb2.ListProvidersRequest()).providers
+        stats = plane.stats.GetStats(stats_pb2.GetStatsRequest()).stats
     health = [provider_health(one) for one in found]
+    now_open = {one.provider: one.figures.open_requests for one in stats.providers}
     if as_json:
-        print_json([dataclasses.asdict(one) for one in health])
+        print_json(
+            [dataclasses.asdict(one) | {"open_requests": now_open.get(one.provider, 0)} for one in health],
+        )
     else:
-        print_table("Providers", overview.HEALTH_COLUMNS, overview.health_rows(health))
+        print_table(
+            "Providers", overview.HEALTH_COLUMNS, overview.health_rows(health, now_open), overview.HEALTH_NUMBERS
+        )
 
 
 @app.command()

@@ -67,6 +67,7 @@ def provider_state(one: stats_pb2.ProviderFigures) -> ProviderState:
         output_tokens=tokens.output,
         cache_read_tokens=tokens.cache_read,
         cache_write_tokens=tokens.cache_write_5m + tokens.cache_write_1h,
+        open_requests=figures.open_requests,
     )
 
 

@@ -14,12 +14,13 @@ from ccr_tui.core.table import Cell, Column, Line, Listing, dim, plain
 from ccr_tui.core.world import World, seconds
 
 COLUMNS = (
-    Column("provider", 12, 0, grows=3),
+    Column("provider", 10, 0, grows=3),
     Column("circuit", 11, 0),
     Column("state", 10, 1),
     Column("req/s", 6, 1, is_number=True),
-    Column("p50", 7, 2, is_number=True),
-    Column("p99", 7, 1, is_number=True),
+    Column("in flight", 9, 1, is_number=True),
+    Column("p50", 6, 2, is_number=True),
+    Column("p99", 6, 1, is_number=True),
     Column("failed", 7, 3, is_number=True),
     Column("weight", 6, 2, is_number=True),
     Column("prio", 4, 5, is_number=True),
@@ -59,6 +60,7 @@ def _cells(one: providers_pb2.ProviderStatus, told: stats_pb2.ProviderFigures, n
         circuit(one),
         (f"{state[0]}*" if "state" in one.changed else state[0], state[1]),
         plain(figures.rate(line.requests_per_s)),
+        (figures.count(line.open_requests), "plain" if line.open_requests else "dim"),
         plain(figures.micros(line.first_byte.p50_us)),
         plain(figures.micros(line.first_byte.p99_us)),
         (figures.count(line.failed + told.failed_attempts), "warn" if line.failed + told.failed_attempts else "dim"),
@@ -150,6 +152,7 @@ def _figures(told: stats_pb2.ProviderFigures) -> list[Line]:
             plain(f"{figures.count(line.requests)} ({figures.rate(line.requests_per_s)}/s), "),
             plain(f"{figures.count(line.failed)} failed, {figures.count(told.failed_attempts)} attempts moved on"),
         ),
+        (dim("in flight "), plain(figures.count(line.open_requests))),
         (dim("1st byte  "), plain(words.percentiles(line.first_byte))),
         (dim("total     "), plain(words.percentiles(line.total))),
         (

@@ -71,6 +71,9 @@ class RowList(_Drawn, can_focus=True):
         def control(self) -> RowList:
             return self.rows
 
+    class AtEnd(Message):
+        """Somebody went on at the last row."""
+
     def __init__(self, listing: Listing, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self.listing = listing
@@ -84,13 +87,16 @@ class RowList(_Drawn, can_focus=True):
 
     def show(self, listing: Listing) -> None:
         """Other rows, or the same with other words."""
-        known, was = self.key, self.cursor
+        keys, top, was = self.listing.keys, self.scroll_offset.y, self.cursor
+        held = was or top  # who only scrolls with the wheel keeps the row at the top
+        known = keys[held] if held < len(keys) else None
         self.listing = listing
-        if self.cursor and known is not None:
-            self.cursor = self._found(known, was)
+        moved = self._found(known, held) - held if held and known is not None else 0
+        if was:
+            self.cursor = max(0, was + moved)
         self._lay_out()
-        if self.cursor != was and self.cursor:
-            self.scroll_to(y=self.scroll_offset.y + self.cursor - was, animate=False, force=True)
+        if moved:
+            self.scroll_to(y=max(0, top + moved), animate=False, force=True)
         self.redraw()
 
     def _found(self, key: str, was: int) -> int:
@@ -143,6 +149,8 @@ class RowList(_Drawn, can_focus=True):
 
     def move_to(self, number: int) -> None:
         """Put the cursor on a row, and the row on the screen."""
+        if number >= len(self.listing.keys):
+            self.post_message(self.AtEnd())
         self.cursor = max(0, min(number, len(self.listing.keys) - 1))
         top, room = self.scroll_offset.y, max(1, self.size.height - 1)
         if self.cursor < top:
@@ -150,6 +158,11 @@ class RowList(_Drawn, can_focus=True):
         elif self.cursor >= top + room:
             self.scroll_to(y=self.cursor - room + 1, animate=False, force=True)
         self.redraw()
+
+    def on_mouse_scroll_down(self) -> None:
+        """Textual's own handler scrolls."""
+        if self.scroll_offset.y >= self.max_scroll_y:
+            self.post_message(self.AtEnd())
 
     def on_click(self, event: events.Click) -> None:
         number = self.scroll_offset.y + event.y - 1

@@ -9,6 +9,7 @@ from ccr_client import ControlError
 from ccr_rpc.v1 import (
     config_pb2,
     dashboard_pb2,
+    events_pb2,
     fleet_pb2,
     keys_pb2,
     providers_pb2,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 NOTHING = Listing((), (), lambda _: ())
 MAX_SESSIONS = 5000
+MAX_OLDER_EVENTS = 10_000
+EVENT_PAGE = 200
 
 
 class View(Vertical):
@@ -506,18 +509,63 @@ class Events(View):
     """What happened besides requests."""
 
     name_shown = "events"
-    hints = (("enter", "details"), ("t", "kind"), ("/", "find"))
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("t", "kind", "Kind")]
+    hints = (("enter", "details"), ("m", "older"), ("t", "kind"), ("/", "find"))
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("t", "kind", "Kind"), Binding("m", "older", "Older ones")]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self.kind = 0
+        self.kind: events_pb2.EventKind.ValueType = events_pb2.EVENT_KIND_UNSPECIFIED
+        self.older = happenings.NONE_OLDER
+        self._told: tuple[events_pb2.Event, ...] = ()  # when it was painted last
+        self._is_asking = False
 
     def compose(self) -> ComposeResult:
+        yield Reading(id="event-head", takes_keys=False)
         yield RowList(NOTHING, id="event-rows")
 
     def show(self, world: World, now_s: float) -> None:
-        self.query_one(RowList).show(happenings.listing(world, now_s, self.kind, self.match))
+        self._keep_up(world)
+        listing = happenings.listing(world, now_s, self.kind, self.match, self.older)
+        self.query_one(Reading).show([happenings.head(listing.keys, self.kind, self.match, self.older)])
+        self.query_one(RowList).show(listing)
+
+    def on_row_list_at_end(self, event: RowList.AtEnd) -> None:
+        event.stop()
+        if not self.older.is_all:
+            self.action_older()
+
+    @work(group="older")
+    async def action_older(self) -> None:
+        """The next page that holds an older one; keys pressed while it is on its way ask for no other one."""
+        if self._is_asking:
+            return
+        if self.older.is_all or len(self.older.events) >= MAX_OLDER_EVENTS:
+            self.notify(
+                "these are all" if self.older.is_all else f"no more than {MAX_OLDER_EVENTS:,} older ones are shown"
+            )
+            return
+        self._is_asking = True
+        try:
+            await self._ask_older()
+        except ControlError as error:
+            self.dashboard.say_fault(error)
+        finally:
+            self._is_asking = False
+        self.repaint()
+
+    async def _ask_older(self) -> None:
+        kind, before = self.kind, len(self.older.events)
+        while len(self.older.events) == before and not self.older.is_all:
+            request = events_pb2.ListEventsRequest(kind=kind, page_size=EVENT_PAGE, page_token=self.older.token)
+            page = await self.dashboard.plane.events.ListEvents(request)
+            if kind != self.kind:
+                return
+            self._keep_up(self.dashboard.world)
+            self.older = happenings.with_page(self.older, page, self.dashboard.world.events)
+
+    def _keep_up(self, world: World) -> None:
+        self.older = happenings.carried(self.older, self._told, world.events, self.kind)
+        self._told = world.events
 
     @work(exclusive=True, group="question")
     async def action_kind(self) -> None:
@@ -525,12 +573,12 @@ class Events(View):
         now = happenings.kind_name(self.kind)
         picked = await self.app.push_screen_wait(Pick("Which events?", names, now))
         if picked is not None:
-            self.kind = happenings.KINDS[names.index(picked)]
+            self.kind, self.older = happenings.KINDS[names.index(picked)], happenings.NONE_OLDER
             self.repaint()
 
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         event.stop()
-        for one in self.dashboard.world.events:
+        for one in (*self.dashboard.world.events, *self.older.events):
             if str(one.id) == event.key:
                 self.app.push_screen(Read(f"Event {one.id}", happenings.detail(one, self.dashboard.now_s)))
 
@@ -609,7 +657,8 @@ class Config(View):
 
     @work(exclusive=True, group="question")
     async def _diff(self, before: int, after: int, title: str) -> None:
-        if why := acts.why_not(acts.ADMIN, self.dashboard.world.me):
+        """Revisions are compared for everybody; the file may name what only admins may see."""
+        if not after and (why := acts.why_not(acts.ADMIN, self.dashboard.world.me)):
             self.notify(why, severity="warning")
             return
         request = config_pb2.DiffConfigRequest(from_revision=before, to_revision=after)
