@@ -84,14 +84,25 @@ class Limits:
             self._account_of.pop(scope, None)
         self._configured = {scope: limit for scope, limit in limits.items() if any(limit)}
         self._shared_by = max(1, shared_by)
+        stated = self._stated()
         for (scope, _), budget in self._budgets.items():
-            budget.configured = self._configured_for(scope)
-            budget.shared_by = self._shared_by
             if scope in changed:
                 budget.rest_until_s = 0.0
-            budget.limit_again()
+            configured = stated.get(scope, NO_LIMITS)
+            if budget.configured != configured or budget.shared_by != self._shared_by:
+                budget.configured, budget.shared_by = configured, self._shared_by
+                budget.limit_again()
         self._memo.clear()
         self._note_active()
+
+    def _stated(self) -> dict[Scope, Allowance]:
+        """What the configuration says of all accounts, in one pass: there may be thousands, and snapshots come often."""
+        stated = dict(self._configured)
+        for scope, account in self._account_of.items():
+            limits = self._configured.get(scope)
+            if limits is not None:
+                stated[account] = higher(stated.get(account, NO_LIMITS), limits)
+        return stated
 
     def _note_active(self) -> None:
         self.is_active = bool(self._configured or self._budgets)
