@@ -33,8 +33,8 @@ def roll(relay: Relay, load: Load, runs: str) -> None:
 
 
 def versions(relay: Relay) -> list[str]:
-    """Of the workers that are connected."""
-    return [one.software_version for one in nodes_of(relay.state).values()]
+    """Of the workers that are connected and serve."""
+    return [one.software_version for one in nodes_of(relay.state).values() if one.served_version]
 
 
 def test_an_installation_is_upgraded_in_place_and_taken_back(
@@ -47,6 +47,7 @@ def test_an_installation_is_upgraded_in_place_and_taken_back(
     with served(tmp_path, text, "--workers", "2", env=env, command=REAL_SERVE) as relay:
         relay.wait_ready()
         assert relay.events("control_ready")[-1]["software_version"] == release.name
+        eventually(lambda: versions(relay) == [release.name] * 2, "both workers have something to serve")
         with steady_load(relay.url, upstream, whole=1, streams=3, gap_ms=15) as load:
             installed.use(None)
             roll(relay, load, version("cc-relay"))
