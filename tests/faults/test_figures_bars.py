@@ -16,10 +16,10 @@ from typing import Any
 import grpc.aio
 import pytest
 from ccr_rpc.v1 import dashboard_pb2, dashboard_pb2_grpc, ledger_pb2, stats_pb2, stats_pb2_grpc, usage_pb2
-from support.control import Control, running_control
+from support.control import Control, running_control, until
 from support.fake_node import FakeReporter, batch, record
 
-SECONDS = 8.0
+SECONDS = 4.0
 A_SECOND = 1000
 BATCHES_A_SECOND = 20
 SCREENS = 200
@@ -103,14 +103,14 @@ async def test_a_thousand_records_a_second_take_a_quarter_of_a_core_at_most(tmp_
     """Measured; what is asserted leaves room for a busy machine."""
     async with running_control(tmp_path) as control, control.channel() as channel:
         async with FakeReporter(channel).reporting() as reporter:
-            number = await report_for(reporter, 3.0, 0)
+            number = await report_for(reporter, 1.5, 0)
             shares, memory = {}, [resident_mb(control)]
             for screens in (0, 1, SCREENS):
                 async with watched(control, screens) as got:
                     before_s, began_s = cpu_s(control), time.monotonic()
                     number = await report_for(reporter, SECONDS, number)
                     shares[screens] = (cpu_s(control) - before_s) / (time.monotonic() - began_s)
-                    assert all(got)
+                    await until(lambda: all(got), "every screen is told", within_s=60.0)
                 memory.append(resident_mb(control))
         stub = stats_pb2_grpc.StatsServiceStub(channel)
         request = stats_pb2.GetBreakdownRequest(window=stats_pb2.WINDOW_24H, by=ledger_pb2.DIMENSION_MODEL)

@@ -36,7 +36,7 @@ class _FakeRelay(http.server.BaseHTTPRequestHandler):
 def relay() -> Iterator[http.server.ThreadingHTTPServer]:
     """A relay that needs no key, until a test says otherwise."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _FakeRelay) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
