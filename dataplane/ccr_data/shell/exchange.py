@@ -693,6 +693,7 @@ class Exchange(Answering):
         self._keep(data, ranges)
         beginning = self._beginning
         if beginning is None:
+            self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
             if self._held_size > MAX_HELD_BYTES:
                 self._release()
             return
