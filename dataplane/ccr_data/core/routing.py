@@ -7,6 +7,7 @@ the same plan. Nothing here removes the last target that is left: what is coolin
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -19,6 +20,7 @@ from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason, Scored
 from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Snapshot, Strategy, Target
 
+MOST_ORDERED = 32  # targets that are put in order, more than a request tries; the others follow by priority
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
 Roll = Callable[[], float]  # a number from [0, 1), drawn by the caller
@@ -31,6 +33,7 @@ class _Weighted(Protocol):
     def priority(self) -> int: ...
 
 
+T = TypeVar("T")
 W = TypeVar("W", bound=_Weighted)
 
 
@@ -194,25 +197,39 @@ def plan(
     if not able:
         raise _no_target(routed.choices, model, needs)
     able = _closed(able, routed, model, needs, passed_over)
-    targets: list[Target] = []
     ordered, scored = _ordered(routed, able, needs, node, now_s, roll)
-    for choice in ordered:
-        own = choice.targets
-        if len(own) == 1 and not choice.draining and not choice.passed_by and not needs.own_token:
-            targets.append(own[0])
-        else:
-            targets += _targets(choice, needs, pin, node, roll, passed_over)
+    targets = _gathered(ordered, needs, pin, node, roll, passed_over)
     if not targets:
         raise NotSupported(_lacking(model, needs))
     if routed.may_expire:
         targets = _unexpired(targets, node.unix_s, model, passed_over)
     if pin is not None:
-        targets.sort(key=lambda target: _is_unpinned(target, pin))
+        _put_first(targets, pin)
     if node.cooldowns:
         targets = _cooling_last(targets, node.cooldowns, now_s, passed_over)
     if routed.route.strategy is Strategy.LATENCY_BASED and not needs.count_tokens:
         node.latencies.tried(measured(targets[0], model, streams=needs.streams), now_s)
     return Plan(targets, passed_over, _use_of(pin, targets[0]), scored)
+
+
+def _gathered(
+    ordered: list[Choice],
+    needs: Needs,
+    pin: Pin | None,
+    node: NodeState,
+    roll: Roll,
+    passed_over: list[tuple[str, str]],
+) -> list[Target]:
+    """The keys of all choices. Of thousands only the first are put in order: a request tries a few."""
+    targets: list[Target] = []
+    for choice in ordered:
+        own = choice.targets
+        is_plain = own and not choice.draining and not choice.passed_by and not needs.own_token
+        if is_plain and (len(own) == 1 or len(targets) >= MOST_ORDERED):
+            targets += own
+        else:
+            targets += _targets(choice, needs, pin, node, roll, passed_over)
+    return targets
 
 
 def _no_target(choices: Sequence[Choice], model: str, needs: Needs) -> CircuitsOpen | NotSupported:
@@ -309,6 +326,13 @@ def _lacking(model: str, needs: Needs) -> str:
     return f"no provider for {model} has a key of the relay's; it is open to claude.ai subscription tokens only"
 
 
+def _put_first(targets: list[Target], pin: Pin) -> None:
+    for at, target in enumerate(targets):
+        if target.label == pin.key_label and target.provider.name == pin.provider:
+            targets.insert(0, targets.pop(at))
+            return
+
+
 def _is_unpinned(target: Target, pin: Pin) -> bool:
     return target.provider.name != pin.provider or target.label != pin.key_label
 
@@ -337,6 +361,8 @@ def _targets(
 def _keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeState, roll: Roll) -> list[Target]:
     if len(targets) <= 1:
         return list(targets)
+    if len(targets) > MOST_ORDERED:
+        return _some_keys_in_order(targets, provider, node, roll)
     keyed = [_KeyedTarget(target) for target in targets]
     match provider.key_selection:
         case KeySelection.LEAST_LOADED:
@@ -348,6 +374,26 @@ def _keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeStat
         case KeySelection.PRIORITY:
             ordered = keyed
     return [entry.target for entry in by_priority(ordered)]
+
+
+def _some_keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeState, roll: Roll) -> list[Target]:
+    """The same of many keys, which come by priority: of those that come first a random stretch is put in order, the others follow."""
+    count = bisect_right(targets, _priority(targets[0]), key=_priority)
+    first, others = targets[:count], targets[count:]
+    match provider.key_selection:
+        case KeySelection.PRIORITY:
+            return list(targets)
+        case KeySelection.ROUND_ROBIN:
+            turn = node.turns.next_key_of.get(provider.name, 0)
+            node.turns.next_key_of[provider.name] = turn + 1
+            return [*rotated(first, turn), *others]
+    mixed = rotated(first, int(roll() * count))
+    some, rest = mixed[:MOST_ORDERED], mixed[MOST_ORDERED:]
+    return [*_keys_in_order(some, provider, node, roll), *rest, *others]
+
+
+def _priority(target: Target) -> int:
+    return target.key.priority if target.key else 0
 
 
 def _next_key_first(keyed: list[_KeyedTarget], provider: str, turns: Turns) -> list[_KeyedTarget]:
@@ -433,7 +479,7 @@ def by_priority(entries: Sequence[W]) -> list[W]:
     return sorted(entries, key=lambda entry: entry.priority)
 
 
-def rotated(entries: Sequence[W], turn: int) -> list[W]:
+def rotated(entries: Sequence[T], turn: int) -> list[T]:
     """The order that begins with the entry whose turn it is."""
     first = turn % len(entries)
     return [*entries[first:], *entries[:first]]

@@ -588,7 +588,8 @@ class Made(NamedTuple):
 
 
 def _made(provider: Provider, rename: str | None, fit: Generation | None) -> Made:
-    active = [target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.ACTIVE]
+    by_priority = sorted(provider.keys, key=_priority)
+    active = [target(provider, key, rename, fit) for key in by_priority if key.state is KeyState.ACTIVE]
     targets = tuple(one for one in active if one.key is not None and not one.key.is_open)
     passed_by = tuple(one for one in active if one.key is not None and one.key.is_open)
     draining = tuple(target(provider, key, rename, fit) for key in provider.keys if key.state is KeyState.DEPRECATED)
@@ -598,6 +599,10 @@ def _made(provider: Provider, rename: str | None, fit: Generation | None) -> Mad
         targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
     own_token = target(provider, None, rename, fit) if provider.accepts_subscription else None
     return Made(targets, passed_by, draining, own_token, any(key.expires_at_s != NEVER_S for key in provider.keys))
+
+
+def _priority(key: Key) -> int:
+    return key.priority
 
 
 def _accounts(provider: Provider) -> tuple[Account, ...]:

@@ -1,0 +1,116 @@
+"""Routing over hundreds of keys: the same promises as over two, at a cost that does not grow with them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from ccr_data.core.pins import Pin
+from ccr_data.core.routing import MOST_ORDERED, Needs, NodeState, Plan, plan
+from ccr_data.core.snapshot import (
+    AuthMode,
+    AuthPolicy,
+    AuthStyle,
+    Candidate,
+    Key,
+    KeySelection,
+    Origin,
+    Provider,
+    ProviderType,
+    RelayPolicy,
+    Route,
+    RoutedModel,
+    Snapshot,
+    Strategy,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+MODEL = "claude-sonnet-5"
+
+
+def routed(providers: int, keys: int, selection: KeySelection, priorities: int = 1) -> RoutedModel:
+    """So many providers of so many keys, whose priorities go round."""
+    made = {
+        f"p{p}": Provider(
+            f"p{p}",
+            ProviderType.ANTHROPIC,
+            Origin("https", f"p{p}", 443),
+            "",
+            AuthStyle.X_API_KEY,
+            tuple(Key(f"k{n}", "secret", "", weight=1 + n % 3, priority=n % priorities) for n in range(keys)),
+            key_selection=selection,
+        )
+        for p in range(providers)
+    }
+    route = Route("default", (), tuple(Candidate(name, None) for name in made), Strategy.FAILOVER)
+    return Snapshot(1, AuthPolicy(AuthMode.NONE), made, (route,), RelayPolicy()).routed(MODEL)
+
+
+def planned(one: RoutedModel, seed: int, pin: Pin | None = None, node: NodeState | None = None) -> Plan:
+    roll = random.Random(seed).random
+    return plan(one, MODEL, Needs(), pin, node or NodeState(), 0.0, roll)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 90), st.sampled_from(KeySelection), st.integers(1, 3), st.integers(0, 99))
+def test_every_key_is_there_once_and_priorities_hold(
+    providers: int, keys: int, selection: KeySelection, priorities: int, seed: int
+) -> None:
+    targets = planned(routed(providers, keys, selection, priorities), seed).targets
+
+    assert Counter(target.load_key for target in targets) == Counter(
+        (f"p{p}", f"k{n}") for p in range(providers) for n in range(keys)
+    )
+    assert [target.provider.name for target in targets] == [f"p{p}" for p in range(providers) for _ in range(keys)]
+    for p in range(providers):
+        said = [target.key.priority for target in targets if target.key and target.provider.name == f"p{p}"]
+        assert said == sorted(said)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 3), st.integers(1, 90), st.integers(0, 89), st.integers(0, 99))
+def test_a_pin_comes_first_wherever_its_key_is(providers: int, keys: int, home: int, seed: int) -> None:
+    pin = Pin(f"p{providers - 1}", f"k{home % keys}", 100.0)
+    targets = planned(routed(providers, keys, KeySelection.LEAST_LOADED), seed, pin).targets
+
+    assert targets[0].load_key == (pin.provider, pin.key_label)
+    assert len({target.load_key for target in targets}) == providers * keys
+
+
+@pytest.mark.parametrize("selection", [KeySelection.LEAST_LOADED, KeySelection.WEIGHTED, KeySelection.ROUND_ROBIN])
+def test_of_many_keys_each_gets_its_share(selection: KeySelection) -> None:
+    """Seventy accounts that are paid for, and not the first thirty of them over and over."""
+    one, node, roll = routed(1, 70, selection), NodeState(), random.Random(7).random
+    first = Counter(plan(one, MODEL, Needs(), None, node, 0.0, roll).targets[0].label for _ in range(7_000))
+
+    assert len(first) == 70
+    heavy = sum(count for label, count in first.items() if int(label[1:]) % 3 == 2) / 7_000
+    wanted = 23 / 70 if selection is KeySelection.ROUND_ROBIN else 3 * 23 / (24 + 2 * 23 + 3 * 23)
+    assert heavy == pytest.approx(wanted, abs=0.04)
+
+
+def test_a_busy_key_waits_while_others_are_idle() -> None:
+    one, node = routed(1, 200, KeySelection.LEAST_LOADED), NodeState()
+    busy = one.choices[0].targets[:20]
+    for target in busy:
+        node.load.enter(target)
+    chosen = {planned(one, seed, node=node).targets[0].label for seed in range(300)}
+
+    assert not chosen & {target.label for target in busy}
+
+
+@pytest.mark.parametrize("selection", KeySelection)
+def test_a_plan_draws_no_more_for_ten_thousand_keys_than_for_a_few(selection: KeySelection) -> None:
+    """What is drawn is what is put in order: the cost must not grow with the configuration."""
+    drawn = 0
+
+    def roll() -> float:
+        nonlocal drawn
+        drawn += 1
+        return 0.5
+
+    plan(routed(10, 1_000, selection), MODEL, Needs(), None, NodeState(), 0.0, roll)
+
+    assert drawn <= 2 * MOST_ORDERED
