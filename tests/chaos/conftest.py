@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 from chaos.playing import Result, play_seeds
 
-FLEETS_AT_A_TIME = 3
+FLEETS_AT_A_TIME = 2
 
 
 @pytest.fixture(scope="module")

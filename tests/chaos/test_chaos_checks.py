@@ -147,6 +147,11 @@ def cut_long_after_the_kill(history: History) -> None:
     history.requests[3].ended_s += 5.0
 
 
+def cut_on_a_new_connection_after_the_kill(history: History) -> None:
+    history.requests[3].began_s += 0.5
+    history.requests[3].ended_s += 0.5
+
+
 def stream_ends_without_a_word(history: History) -> None:
     history.requests[1].outcome = CUT
 
@@ -218,6 +223,7 @@ BREAKS: dict[Breaking, checks.Check] = {
     cut_without_a_kill: checks.only_the_killed_lose,
     cut_by_another_workers_death: checks.only_the_killed_lose,
     cut_long_after_the_kill: checks.only_the_killed_lose,
+    cut_on_a_new_connection_after_the_kill: checks.only_the_killed_lose,
     stream_ends_without_a_word: checks.broken_streams_end_properly,
     refused_with_a_way_left: checks.failures_had_no_way,
     refused_at_the_door: checks.failures_had_no_way,
@@ -270,7 +276,7 @@ def test_a_seed_is_one_plan() -> None:
     """A seed that failed is played again by its number."""
     assert [plans.episode(seed) for seed in range(50)] == [plans.episode(seed) for seed in range(50)]
     assert len({plans.episode(seed).faults for seed in range(50)}) > 45
-    found = {fault.kind for seed in range(108) for fault in plans.episode(seed).faults}
+    found = {fault.kind for seed in range(112) for fault in plans.episode(seed).faults}
     every = {*plans.PROCESS_FAULTS, *plans.LINK_FAULTS, *plans.PROVIDER_FAULTS, *plans.CONFIG_FAULTS}
     assert found == every, "what runs in CI has every kind of fault"
 

@@ -30,7 +30,7 @@ from chaos.load import Load
 from chaos.plans import NODES, PROVIDERS, Topology
 from chaos.providers import Provider
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 150.0
 LIMITED = PROVIDERS[0]  # the provider that has one account with a limit
 _SNAPSHOT_EVENTS = ("snapshot_loaded", "snapshot_served", "snapshot_rejected")
 _COLUMNS = ("requests", "served", "input_tokens", "output_tokens")

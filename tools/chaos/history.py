@@ -40,6 +40,7 @@ class Request:
     provider: str = ""  # that the answer speaks of
     has_content: bool = False  # of a stream: something after its prelude
     what: str = ""  # what was wrong, or what the error said
+    is_on_used_connection: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 

@@ -46,12 +46,13 @@ class Load:
         while time.monotonic() < ends_s:
             try:
                 async with self._connection() as (reader, writer):
-                    is_usable = True
+                    is_usable, is_used = True, False
                     while is_usable and time.monotonic() < ends_s:
                         if not session or roll.random() < 0.4:
                             session, turn = f"{roll.getrandbits(64):016x}", 0
                         turn += 1
-                        request = await self._ask(reader, writer, session, turn, events, gap_ms)
+                        request = await self._ask(reader, writer, session, turn, events, gap_ms, is_used=is_used)
+                        is_used = True
                         is_usable = (
                             request.outcome in (COMPLETE, REFUSED)
                             and request.headers.get("connection") != "close"
@@ -86,8 +87,11 @@ class Load:
         turn: int,
         events: int,
         gap_ms: int,
+        *,
+        is_used: bool = False,
     ) -> Request:
         request = self._next(session, events)
+        request.is_on_used_connection = is_used
         body = answers.request_body(request.number, events, gap_ms, turn)
         got = bytearray()
         try:

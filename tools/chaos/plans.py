@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-SEEDS_OF_A_FLEET = 9
+SEEDS_OF_A_FLEET = 14
 NODES = ("worker-0", "worker-1")
 PROVIDERS = ("ada", "bea", "cyd")
 STRATEGIES = (
@@ -135,7 +135,7 @@ def episode(seed: int) -> Episode:
 
 def _process_faults(roll: random.Random, load_s: float) -> list[Fault]:
     found = []
-    for _ in range(roll.choice((0, 0, 1, 1, 1, 2))):
+    for _ in range(roll.choice((0, 0, 0, 1, 1, 1, 2))):
         kind = roll.choice(PROCESS_FAULTS)
         subject = "control" if kind.endswith("control") else roll.choice(NODES)
         for_s = roll.uniform(0.1, 0.6) if kind.startswith("stop") else 0.0

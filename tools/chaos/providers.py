@@ -229,7 +229,7 @@ def _chunk(payload: bytes) -> bytes:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Break the connection, so that the other end gets an error rather than an end."""
-    sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
+    sock = writer.get_extra_info("socket")  # None: it is gone already
+    with contextlib.suppress(OSError, AttributeError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     writer.transport.abort()
