@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from ccr_control.shell.web_pages import BUILT, pages
 from ccr_rpc.v1 import (
     access_pb2_grpc,
     config_pb2_grpc,
+    dashboard_pb2,
     dashboard_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     fleet_pb2_grpc,
+    keys_pb2,
     keys_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
@@ -47,6 +50,7 @@ from support.scenes import figures, large, record
 
 EVERY_S = 0.25
 PER_MESSAGE = 250
+POINT_S = 10  # between two points of budgets
 VIEWS = {"overview": "o", "providers": "p", "keys": "k", "sessions": "s", "requests": "r"}
 SERIES = {
     stats_pb2.WINDOW_1M: (60, 1),
@@ -107,6 +111,33 @@ class Large(FakeAdmin, events_pb2_grpc.EventServiceServicer, ledger_pb2_grpc.Usa
         lines = [stats_pb2.NamedFigures(name=name, figures=figures(1000)) for name in names[:12]]
         self.breakdown = stats_pb2.GetBreakdownResponse(lines=lines, total=figures(100_000))
 
+    async def Watch(self, request: dashboard_pb2.WatchRequest, context: Any) -> AsyncIterator[Any]:
+        """With an hour of budgets after the first message, and a point more every ten seconds."""
+        now_s = int(time.time()) // POINT_S * POINT_S
+        told_s = 0
+        async for message in super().Watch(request, context):
+            yield message
+            if not request.budgets:
+                continue
+            if not told_s:
+                for begin in range(0, len(self.scene.scopes), 100):
+                    yield self._budgets(begin, begin + 100, now_s - 3600, now_s)
+                told_s = now_s
+            elif time.time() - told_s >= POINT_S:
+                yield self._budgets(0, len(self.scene.scopes), told_s, told_s + POINT_S)
+                told_s += POINT_S
+
+    def _budgets(self, begin: int, end: int, after_s: int, to_s: int) -> dashboard_pb2.WatchResponse:
+        times = range(after_s + POINT_S, to_s + 1, POINT_S)
+        history = keys_pb2.BudgetHistory(at=[Timestamp(seconds=one) for one in times])
+        for number, one in enumerate(self.scene.scopes[begin:end]):
+            used = [(at_s // POINT_S * 7 + number) % 1000 for at_s in times]
+            for kind in (keys_pb2.BUDGET_KIND_REQUESTS, keys_pb2.BUDGET_KIND_INPUT_TOKENS):
+                history.lines.add(
+                    provider=one.provider, scope=one.scope, kind=kind, used_permille=used, leased_permille=used
+                )
+        return dashboard_pb2.WatchResponse(budgets=history)
+
     async def GetSeries(self, request: Any, context: Any) -> Any:
         """As many points as the control plane has."""
         count, span_s = SERIES.get(request.window, SERIES[stats_pb2.WINDOW_1M])
@@ -153,6 +184,9 @@ async def watch(url: str, seconds: float, presses: int) -> None:
         await page.goto(f"{url}/#token=bench")
         await page.sees("[data-link=live]")
         await page.evaluate(WATCH_KEYS)
+        print(
+            f"{os.getloadavg()[0]:.1f} processes want one of {os.cpu_count()} processors; beyond that figures say little"
+        )
         print(f"{'view':<12}{'main thread':>12}{'key to paint: p50':>20}{'p99':>6}{'worst':>7}")
         for view, key in VIEWS.items():
             await page.press(key)

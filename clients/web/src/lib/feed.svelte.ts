@@ -23,6 +23,7 @@ const LONGEST_WAIT_MS = 8000;
 const SILENT_AFTER_MS = 15_000;
 const MAX_RECORDS = 1000;
 const MAX_EVENTS = 300;
+const NOT_KNOWN = "This token is not known here, or not any more: it may have been revoked, have ended, or belong to another relay.";
 const SERIES_OF_MS = 3_600_000;
 
 export type Link =
@@ -157,7 +158,7 @@ class Feed {
         if (signal.aborted) return;
         const code = ConnectError.from(thrown).code;
         if (isTokenRefused(thrown) || code === Code.PermissionDenied) {
-          this.link = { is: "refused", why: problemOf(thrown) };
+          this.link = { is: "refused", why: isTokenRefused(thrown) ? NOT_KNOWN : problemOf(thrown) };
           return;
         }
         why = problemOf(thrown);
