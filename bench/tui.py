@@ -76,13 +76,11 @@ async def measure(socket: str, seconds: float, size: tuple[int, int]) -> None:
         for _ in range(5 if name == "sessions" else 0):  # the stream tells 200; the others are asked for
             app.post_message(Key("m", "m"))
             await asyncio.sleep(1)
+        rows = app.view.query_one(RowList) if name != "overview" else app.view.query_one("#overview-providers", RowList)
+        while not rows.listing.keys:  # before its stream says something there is nothing to move on
+            await asyncio.sleep(0.05)
         took, own, cpu_s, began_s, octets = [], [], time.process_time(), time.perf_counter(), len(Recorder.written)
         while time.perf_counter() - began_s < seconds:
-            rows = (
-                app.view.query_one(RowList)
-                if name != "overview"
-                else app.view.query_one("#overview-providers", RowList)
-            )
             at_end = rows.cursor >= len(rows.listing.keys) - 1
             key, before = ("home" if at_end else "down"), rows.cursor
             start_s, start_cpu_s, written = time.perf_counter(), time.process_time(), len(Recorder.written)

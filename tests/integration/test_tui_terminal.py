@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from ccr_client import connect
-from ccr_rpc.v1 import ledger_pb2, stats_pb2
+from ccr_rpc.v1 import keys_pb2, ledger_pb2, stats_pb2
 from ccr_tui.core import figures, words
 from support.ccr import ccr
 from support.serving import REAL_SERVE, Relay, environment, is_alive, served, until
 from support.terminal import terminal
+from support.totals import counted
 
 DEMO = ("--demo", "--listen", "127.0.0.1:0")
 CCR = (sys.executable, "-m", "ccr_cli.main")
@@ -75,7 +77,7 @@ def test_the_dashboard_shows_and_changes_the_real_relay(tmp_path: Path, size: tu
 
 
 def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> None:
-    """Requests, tokens and cost: one number in three places."""
+    """Requests, tokens and cost: one number in three places, the third of them the rows of the store itself."""
     with served(tmp_path, None, *DEMO, command=REAL_SERVE) as relay:
         relay.wait_ready()
         with terminal(tmp_path, tui(relay), (200, 60), env()) as screen:
@@ -83,8 +85,28 @@ def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> No
                 ask(relay.url)
             screen.sees("7 ever")
             with connect(state_dir=relay.state) as plane:
-                total = plane.stats.GetStats(stats_pb2.GetStatsRequest()).stats.total
+                stats = plane.stats.GetStats(stats_pb2.GetStatsRequest()).stats
+                total = stats.total
                 ledger = plane.ledger.GetCostReport(ledger_pb2.GetCostReportRequest()).total
+                (key,) = plane.keys.ListKeys(keys_pb2.ListKeysRequest()).keys
+            rows = {
+                name: counted(relay, name)
+                for name in ("requests", "input_tokens", "output_tokens", "cost_micro_usd", "saved_micro_usd")
+            }
+            assert rows == {
+                "requests": ledger.requests,
+                "input_tokens": ledger.tokens.input,
+                "output_tokens": ledger.tokens.output,
+                "cost_micro_usd": ledger.cost_micro_usd,
+                "saved_micro_usd": ledger.saved_micro_usd,
+            }
+            (line,) = stats.providers
+            assert (line.figures.requests, line.figures.tokens, line.figures.cost_micro_usd, key.requests) == (
+                ledger.requests,
+                ledger.tokens,
+                ledger.cost_micro_usd,
+                ledger.requests,
+            )
             assert (total.requests, total.tokens, total.cost_micro_usd) == (
                 ledger.requests,
                 ledger.tokens,
@@ -96,6 +118,14 @@ def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> No
                 f"{words.prompt_tokens(ledger.tokens)} in  {ledger.tokens.output} out",
                 f"cost today  {figures.money(ledger.cost_micro_usd)}  saved by caches {figures.money(ledger.saved_micro_usd)}",
             )
+            for view, cells in {
+                "2": ("7", figures.count(words.tokens(ledger.tokens)), figures.money(ledger.cost_micro_usd)),
+                "3": ("7",),
+            }.items():
+                screen.press(view)
+                screen.sees("demo", *cells)
+                (row,) = [text.split() for text in screen.text.splitlines() if text.startswith("demo  ")][:1]
+                assert set(cells) <= set(row), row
 
 
 def test_the_window_may_change_its_size(tmp_path: Path) -> None:
@@ -185,6 +215,46 @@ def test_serve_with_the_dashboard_ends_with_its_window(tmp_path: Path) -> None:
         pids = started(state / "serve.log")
         screen.hang_up()
         until(lambda: not any(map(is_alive, pids)), "everything ends", within_s=30.0)
+
+
+def test_serve_with_a_dashboard_that_fails_goes_on(tmp_path: Path) -> None:
+    """It is only the window. Ctrl-C ends the relay then: the terminal is as it was before."""
+    state = tmp_path / "state"
+    with terminal(tmp_path, serve_tui(state), (100, 24), env()) as screen:
+        screen.sees("● live", "demo")
+        pids = started(state / "serve.log")
+        os.kill(process_of(state, "ccr_tui"), signal.SIGKILL)
+        screen.sees("the dashboard failed; the relay goes on")
+        assert all(map(is_alive, pids))
+        assert screen.flag("mouse_any_flag") == "0"
+        ask((state / "relay.address").read_text().strip())
+        screen.press("C-c")
+        screen.sees("exit=")
+        assert not any(map(is_alive, pids))
+
+
+def process_of(state: Path, module: str) -> int:
+    """The process that runs a module of ours with a state directory."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if module.encode() in words and str(state).encode() in words:
+                return int(entry.name)
+    raise AssertionError(f"nothing runs {module} with {state}")
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [((), "1"), (("--no-mouse",), "0")])
+def test_the_mouse_is_the_terminal_s_own_if_somebody_wants_it(
+    tmp_path: Path, flags: tuple[str, ...], wanted: str
+) -> None:
+    """To select text; keys do all the same."""
+    with served(tmp_path, None, *DEMO, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        with terminal(tmp_path, [*tui(relay), *flags], (80, 24), env()) as screen:
+            screen.sees("● live", "● closed")
+            assert screen.flag("mouse_any_flag") == wanted
+            screen.press("2", "Enter")
+            screen.sees("Accounts", "escape back")
 
 
 def test_serve_with_the_dashboard_says_why_it_cannot_start(tmp_path: Path) -> None:

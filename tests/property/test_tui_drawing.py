@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import string
+from itertools import pairwise
 
 from ccr_rpc.v1 import records_pb2, usage_pb2
 from ccr_tui.core import chrome, figures, filters
 from ccr_tui.core.linking import LONGEST_WAIT_S, wait_s
-from ccr_tui.core.table import GAP, Column, cells, cut, fit
+from ccr_tui.core.table import GAP, Column, Stretch, breaks, cells, cut, fit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +77,26 @@ def test_a_cell_is_as_wide_as_told(text: str, width: int, is_number: bool) -> No
     said = cut(text, width, is_number=is_number)
     assert cells(said) == width
     assert not any(ord(one) < 32 or 0x7F <= ord(one) < 0xA0 for one in said)
+
+
+@given(st.text("ab ·界", max_size=120), st.integers(1, 40))
+def test_a_long_line_is_broken_into_all_of_it(text: str, width: int) -> None:
+    """Nothing is lost but the blank that a line ends with; words stay whole where there is a blank soon enough."""
+    narrow = text.replace("界", "c")  # one column each, so that columns are places in the text
+    found = breaks(narrow, width)
+    assert all(end - begin <= width for begin, end in found)
+    assert found[0][0] == 0
+    assert found[-1][1] == len(narrow)
+    for (_, end), (begin, _) in pairwise(found):
+        assert begin == end or (begin == end + 1 and narrow[end] == " ")
+        assert begin == end + 1 or " " not in narrow[end - (width - 1) // 2 : end + 1]
+    assert all(end - begin <= width for begin, end in breaks(text, width))
+
+
+def test_what_a_column_draws_is_as_wide_as_it() -> None:
+    """A bar is no word that could be cut."""
+    bar = Stretch.made(lambda width: figures.bar(1, 2, 4, width))
+    assert [cut(bar, width) for width in (4, 8)] == ["█▒··", "██▒▒····"]
 
 
 NAMES = st.text(string.ascii_letters + string.digits + " -_.*'\"\\/é$", max_size=12)

@@ -58,6 +58,10 @@ class Screen:
         """The process that runs in it."""
         return int(self._run("display-message", "-p", "#{pane_pid}"))
 
+    def flag(self, name: str) -> str:
+        """A variable of the terminal's, as tmux calls it."""
+        return self._run("display-message", "-p", f"#{{{name}}}").strip()
+
     def press(self, *keys: str) -> None:
         """As `tmux send-keys` calls them."""
         self._run("send-keys", *keys)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ LOG = "serve.log"
 _MAX_LOG_BYTES = 32 << 20
 _READY = b'"event": "ready"'
 _TAIL_LINES = 20
+_AS_BEFORE = (
+    "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[?1049l\x1b[?25h\x1b[0m"
+)
+"""No mouse, no pasted brackets, no focus, plain keys, the screen from before, a cursor, no colour."""
 
 
 class _Told(Exception):
@@ -100,6 +105,7 @@ def _tail(log: Path, begin: int) -> str:
 def _look(state_dir: str | None) -> int:
     """The dashboard, to its end. Returns its exit code."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is a key there
+    settings = termios.tcgetattr(sys.stdin.fileno())
     screen = subprocess.Popen([*dashboard(None, state_dir), "--ends-relay"])  # noqa: S603 - our own
     try:
         return screen.wait()
@@ -108,6 +114,9 @@ def _look(state_dir: str | None) -> int:
         if screen.poll() is None:
             screen.terminate()
             screen.wait()
+        if screen.returncode:  # it could not tidy up: Ctrl-C would go on being a key, and the mouse would type
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, settings)
+            print(_AS_BEFORE, end="", flush=True)
 
 
 def _end(relay: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ccr_rpc.v1 import keys_pb2
 
 from ccr_tui.core import figures, words
-from ccr_tui.core.table import Cell, Column, Line, Listing, Tone, dim, plain
+from ccr_tui.core.table import Cell, Column, Line, Listing, Stretch, Tone, dim, plain
 from ccr_tui.core.world import World, seconds
 
 KEY_COLUMNS = (
@@ -29,17 +29,16 @@ KEY_COLUMNS = (
     Column("problem", 20, 4, grows=4),
 )
 SCOPE_COLUMNS = (
-    Column("account", 18, 0, grows=2),
-    Column("models", 9, 3, grows=1),
-    Column("used/leased/limit", 20, 0, grows=3),
-    Column("used", 6, 0, is_number=True),
-    Column("of", 18, 1),
-    Column("full in", 9, 2, is_number=True),
-    Column("resets", 10, 1),
+    Column("account", 15, 0, grows=2),
+    Column("models", 8, 2, grows=1),
+    Column("used/leased/limit", 17, 0, grows=3),
+    Column("used", 5, 0, is_number=True),
+    Column("per minute", 14, 1, grows=1),
+    Column("full in", 9, 3, is_number=True),
+    Column("resets", 9, 0),
     Column("asked", 7, 4, is_number=True),
     Column("nodes", 5, 5, is_number=True),
 )
-BAR = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +129,9 @@ def _scope_cells(one: keys_pb2.ScopeBudget, now_s: float) -> Sequence[Cell]:
     if known:
         meter = known[0]
         tone = fullness(meter)
-        of = f"{figures.count(meter.limit)} {meter.what}/min"
+        of = f"{figures.count(meter.limit)} {meter.what}"
         middle: tuple[Cell, ...] = (
-            (figures.bar(meter.used, meter.leased, meter.limit, BAR), tone),
+            (Stretch.made(lambda width: figures.bar(meter.used, meter.leased, meter.limit, width)), tone),
             (figures.share(meter.used, meter.limit), tone),
             plain(of),
         )

@@ -8,7 +8,23 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
+
+
+class Stretch(str):
+    """Text that is drawn for the width of its column."""
+
+    __slots__ = ("draw",)
+    draw: Callable[[int], str]
+
+    @classmethod
+    def made(cls, draw: Callable[[int], str]) -> Stretch:
+        """`draw` gives it for a width; no more than that of it is kept."""
+        found = cls("")
+        found.draw = draw
+        return found
+
 
 Tone = Literal["plain", "good", "warn", "bad", "dim", "strong", "info"]
 Cell = tuple[str, Tone]
@@ -82,6 +98,11 @@ def _needed(columns: Sequence[Column], kept: Sequence[int]) -> int:
 
 def cut(text: str, width: int, *, is_number: bool = False) -> str:
     """Exactly `width` columns of a terminal: padded, or cut with an ellipsis. Control characters are shown as `·`."""
+    return text.draw(width) if isinstance(text, Stretch) else _cut(text, width, is_number)
+
+
+@lru_cache(maxsize=16_384)  # most cells are the words that were there a quarter of a second ago
+def _cut(text: str, width: int, is_number: bool) -> str:
     clean = text if text.isascii() and text.isprintable() else shown(text)
     length = cells(clean)
     if length > width:
@@ -99,6 +120,27 @@ def shown(text: str) -> str:
 def cells(text: str) -> int:
     """How many columns of a terminal a text takes."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def breaks(text: str, width: int) -> list[tuple[int, int]]:
+    """Where lines of at most so many columns begin and end, in columns: at a blank in their second half, else anywhere."""
+    places: list[int] = []  # of blanks, in columns
+    at = 0
+    for one in text:
+        if one == " ":
+            places.append(at)
+        at += _cells_of(one)
+    found, begin = [], 0
+    while at - begin > max(1, width):
+        end = begin + max(1, width)
+        blank = max((place for place in places if begin + width // 2 < place <= end), default=None)
+        if blank is None:
+            found.append((begin, end))
+            begin = end
+        else:
+            found.append((begin, blank))
+            begin = blank + 1
+    return [*found, (begin, at)]
 
 
 def _cells_of(one: str) -> int:

@@ -35,12 +35,17 @@ def row(
 ) -> Strip:
     """One row of a table, as wide as the screen. `over` takes the place of every tone: under the cursor colours are hard to read."""
     drawn: list[Segment] = []
+    length = 0
     for number, cell_width in widths:
         text, tone = cells[number]
         gap = _GAP if drawn else ""
         said = gap + table.cut(text, cell_width, is_number=columns[number].is_number)
         drawn.append(Segment(said, STYLES[tone] if over is None else over))
-    return Strip(drawn).extend_cell_length(width, over or _PLAIN).crop(0, width)
+        length += len(gap) + cell_width
+    if length < width:
+        drawn.append(Segment(" " * (width - length), over or _PLAIN))
+    strip = Strip(drawn, max(length, width))  # its length is known: a strip is dear to make, and to measure
+    return strip if length <= width else strip.crop(0, width)
 
 
 def header(columns: Sequence[Column], widths: Iterable[tuple[int, int]], width: int) -> Strip:
@@ -56,10 +61,12 @@ def line(said: Line, width: int) -> Strip:
 
 
 def wrapped(lines: Iterable[Line], width: int) -> list[Strip]:
-    """Lines with what does not fit on lines of its own, at whichever character that is: diffs and ids have no blanks."""
+    """Lines, with what does not fit on lines of its own (see table.breaks)."""
     drawn: list[Strip] = []
     for said in lines:
         strip = Strip([Segment(table.shown(text), STYLES[tone]) for text, tone in said if text])
-        length = max(1, strip.cell_length)
-        drawn += [strip.crop(at, at + width).extend_cell_length(width) for at in range(0, length, max(1, width))]
+        if strip.cell_length <= width:
+            drawn.append(strip.extend_cell_length(width))
+            continue
+        drawn += [strip.crop(begin, end).extend_cell_length(width) for begin, end in table.breaks(strip.text, width)]
     return drawn

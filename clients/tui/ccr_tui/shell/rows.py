@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
@@ -79,6 +80,7 @@ class RowList(_Drawn, can_focus=True):
         self.listing = listing
         self.cursor = 0
         self._widths: list[tuple[int, int]] = []
+        self._rows: dict[int, Strip] = {}  # of this listing, without the cursor: a key changes two of them
 
     @property
     def key(self) -> str | None:
@@ -111,6 +113,7 @@ class RowList(_Drawn, can_focus=True):
     def _lay_out(self) -> None:
         width = self.room
         self._widths = fit(self.listing.columns, width)
+        self._rows = {}
         self.virtual_size = Size(width, len(self.listing.keys) + 1)
 
     def on_resize(self) -> None:
@@ -125,7 +128,14 @@ class RowList(_Drawn, can_focus=True):
             return paint.line((dim(self.listing.when_empty),), width)
         if number >= len(self.listing.keys):
             return Strip.blank(width)
-        over = paint.CURSOR if number == self.cursor and self.has_focus else None
+        if number == self.cursor and self.has_focus:
+            return self._row(number, width, paint.CURSOR)
+        found = self._rows.get(number)
+        if found is None or found.cell_length != width:
+            found = self._rows[number] = self._row(number, width)
+        return found
+
+    def _row(self, number: int, width: int, over: Style | None = None) -> Strip:
         return paint.row(self.listing.cells(number), self.listing.columns, self._widths, width, over)
 
     def on_focus(self) -> None:
