@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated compatible unit property golden integration faults simulation chaos web page screenshots check test run bench scale simulate attack upgrade audit
+.PHONY: help setup proto docs format lint types contracts generated compiled compatible unit property golden integration faults simulation chaos web page screenshots check test run bench scale simulate attack upgrade audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -33,6 +33,10 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt hatch_build.py | $(BIN)/python
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
+
+# The worker's hot modules as machine code, where there is a C compiler: most of a minute if their sources changed, else nothing.
+compiled: $(STAMP) $(GENERATED)
+	@$(BIN)/python tools/compile_worker.py --if-possible
 
 # The web page, with the Node.js of this machine or one from PyPI. Does nothing if it is current.
 page: $(STAMP) $(GENERATED)
@@ -97,7 +101,7 @@ chaos: setup ## real processes under random faults, 112 seeds; SEED=7 plays one 
 SIDE_BY_SIDE ?= -n 6 --dist loadfile --no-loadscope-reorder
 
 # What needs no process to wait for runs beside the tests, and says what it found in one piece.
-check: setup ## everything that CI runs; changes no file
+check: setup compiled ## everything that CI runs; changes no file
 	@said=$$(mktemp) && trap 'rm -f "$$said" "$$said.failed"' EXIT && \
 	    { { $(MAKE) --no-print-directory lint types web >"$$said" 2>&1 || touch "$$said.failed"; echo; cat "$$said"; } & } && \
 	    { $(PYTEST) $(SIDE_BY_SIDE) $(ARGS); tests=$$?; wait; \
@@ -111,13 +115,13 @@ audit: setup ## write sbom.cdx.json, and look up known faults of all that is pin
 	    $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-run: setup ## start the relay; ARGS="--workers 2" are for `ccr serve`
+run: setup compiled ## start the relay; ARGS="--workers 2" are for `ccr serve`
 	@$(BIN)/ccr serve $(ARGS)
 
-bench: setup ## measure speed against a direct connection and nginx
+bench: setup compiled ## measure speed against a direct connection and nginx
 	bench/run $(ARGS)
 
-scale: setup ## measure cost and memory as load and configuration grow; ARGS="--only swaps"
+scale: setup compiled ## measure cost and memory as load and configuration grow; ARGS="--only swaps"
 	bench/scale $(ARGS)
 
 SEED ?= 1

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -44,13 +45,25 @@ def generate(root: pathlib.Path, out: pathlib.Path) -> None:
     fresh.rename(out)  # at once: a process that starts meanwhile must not see half of it
 
 
+COMPILES = "CCR_COMPILE"  # =1: the wheel holds the worker's hot modules compiled, and is for one Python on one platform
+
+
 class Hook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs `generate` before anything is packed or installed."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 (hatchling's interface)
+    def dependencies(self) -> list[str]:
+        """What building needs beyond what pyproject.toml says."""
+        return ["mypy==2.4.1", "setuptools>=80", "msgspec>=0.22,<0.23"] if os.environ.get(COMPILES) == "1" else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before each build."""
         root = pathlib.Path(self.root)
         generate(root, root / "proto" / "gen")
+        if version != "editable" and os.environ.get(COMPILES) == "1" and self.target_name == "wheel":
+            subprocess.run([sys.executable, str(root / "tools" / "compile_worker.py")], check=True, cwd=root)  # noqa: S603
+            build_data["artifacts"].append("dataplane/ccr_data/_compiled/**")
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
         if version != "editable" and not (root / "controlplane" / "ccr_control" / "webui" / "index.html").is_file():
             self.app.display_warning("the web page is not built and will be missing: run `make web` first")
 

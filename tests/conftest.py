@@ -7,6 +7,12 @@ from collections.abc import Generator
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before the import of gRPC, whose C core writes to stderr by itself
 
+# In tests' own processes the sources run, so that what fails can be read; workers run what users run.
+os.environ["CCR_INTERPRETED"] = "1"
+import ccr_data  # noqa: F401
+
+del os.environ["CCR_INTERPRETED"]
+
 import pytest
 from hypothesis import settings
 from support import order

@@ -24,6 +24,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
+from ccr_data import IS_COMPILED
 from ccr_data.core.budget import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.shell import shared_pins
@@ -230,7 +231,12 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
         sys.setswitchinterval(THREAD_TURN_S)
         _say_ready(ready)
         log.info(
-            "node_ready", node=node.node_id, pid=node.pid, listen=_shown(sock), has_snapshot=store.current is not None
+            "node_ready",
+            node=node.node_id,
+            pid=node.pid,
+            listen=_shown(sock),
+            has_snapshot=store.current is not None,
+            is_compiled=IS_COMPILED,
         )
         await stop.wait()
         log.info("node_draining", node=node.node_id, open_requests=len(relay.exchanges))

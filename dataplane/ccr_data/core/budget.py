@@ -99,6 +99,10 @@ class _Bucket:
         self.left = left
         self.at_s = at_s
 
+    def copied(self) -> _Bucket:
+        """The same, to be drawn from without this one noticing."""
+        return _Bucket(self.size, self.left, self.at_s)
+
     def wait_s(self, need: float, now_s: float) -> float:
         """Seconds until so much is in it. What is more than it can hold has room once it is full."""
         left = self.left + (now_s - self.at_s) * self.rate
@@ -108,42 +112,45 @@ class _Bucket:
         return missing / self.rate if missing > 1e-9 else 0.0
 
 
+_FIELDS = (
+    "_asked",
+    "_at",
+    "_bytes_seen",
+    "_held_output",
+    "_input",
+    "_input_seen",
+    "_max_input",
+    "_max_output",
+    "_max_requests",
+    "_max_tokens",
+    "_mean_output",
+    "_output",
+    "_requests",
+    "_serial",
+    "_spent_input",
+    "_told_input",
+    "_told_output",
+    "_told_requests",
+    "_used_asked",
+    "_used_input",
+    "_used_output",
+    "_used_requests",
+    "configured",
+    "held_serial",
+    "lease",
+    "merged_into",
+    "model_class",
+    "rest_until_s",
+    "scope",
+    "seen",
+    "shared_by",
+)
+
+
 class Budget:
     """What one scope may still do with one class of models."""
 
-    __slots__ = (
-        "_asked",
-        "_at",
-        "_bytes_seen",
-        "_held_output",
-        "_input",
-        "_input_seen",
-        "_max_input",
-        "_max_output",
-        "_max_requests",
-        "_max_tokens",
-        "_mean_output",
-        "_output",
-        "_requests",
-        "_serial",
-        "_spent_input",
-        "_told_input",
-        "_told_output",
-        "_told_requests",
-        "_used_asked",
-        "_used_input",
-        "_used_output",
-        "_used_requests",
-        "configured",
-        "held_serial",
-        "lease",
-        "merged_into",
-        "model_class",
-        "rest_until_s",
-        "scope",
-        "seen",
-        "shared_by",
-    )
+    __slots__ = _FIELDS
 
     def __init__(self, scope: Scope, name: str, configured: Allowance = NO_LIMITS, shared_by: int = 1) -> None:
         self.scope = scope
@@ -171,6 +178,16 @@ class Budget:
         self._bytes_seen = 4000.0
         self._mean_output = FIRST_OUTPUT
         self.limit_again()
+
+    def copied(self) -> Budget:
+        """The same budget, to be tried without this one noticing."""
+        copied = Budget(self.scope, self.model_class)
+        for name in _FIELDS:
+            value = getattr(self, name)
+            setattr(copied, name, list(value) if isinstance(value, list) else value)
+        told = (self._told_requests, self._told_input, self._told_output)
+        copied._told_requests, copied._told_input, copied._told_output = [one and one.copied() for one in told]
+        return copied
 
     # --- limits -------------------------------------------------------------------------------------------------------
 

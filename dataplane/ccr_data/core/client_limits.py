@@ -7,7 +7,6 @@ until when the client is to wait. Times are seconds of the caller's monotonic cl
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,7 +99,7 @@ class ClientLimits:
         if account is None:
             return None
         if account.rules is not rules:
-            account = ClientAccount(rules, copy.deepcopy(account.budget), account.open_count)
+            account = ClientAccount(rules, account.budget.copied(), account.open_count)
             _follow(account, rules)
         if rules.concurrency and account.open_count >= rules.concurrency:
             return _busy(client, account)

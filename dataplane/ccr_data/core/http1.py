@@ -373,7 +373,10 @@ class ChunkWalker:
 
     __slots__ = ("_line", "_skip", "_state", "_trailer_bytes", "is_done", "ranges", "rest_at")
 
-    _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+    _SIZE = 0
+    _DATA = 1
+    _DATA_END = 2
+    _TRAILER = 3
     _MAX_LINE = 4096
     _MAX_TRAILER = 16384
 

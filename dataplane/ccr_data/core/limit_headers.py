@@ -10,6 +10,7 @@ import msgspec
 
 from ccr_data.core.budget import Allowance
 from ccr_data.core.http1 import AnswerHead
+from ccr_data.core.shapes import error_of
 
 
 class Rest(NamedTuple):
@@ -31,21 +32,6 @@ MAX_REST_S = 14 * 86_400.0
 _PREFIX = b"anthropic-ratelimit-"
 MARK = b"anthropic-ratelimit-requests-limit"
 _KINDS = (b"requests", b"input-tokens", b"output-tokens", b"tokens")
-
-
-class _Details(msgspec.Struct):
-    error_code: str | None = None
-
-
-class _Error(msgspec.Struct):
-    details: _Details | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error | None = None
-
-
-_decode_error = msgspec.json.Decoder(_ErrorBody).decode
 
 
 def told_by(head: AnswerHead) -> dict[bytes, bytes]:
@@ -119,7 +105,7 @@ def _until(moment: bytes | None, unix_s: float) -> float:
 
 def _error_code(body: bytes) -> str | None:
     try:
-        found = _decode_error(body).error
+        found = error_of(body).error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     return found.details.error_code if found is not None and found.details is not None else None

@@ -6,7 +6,6 @@ configuration's and those that answers told (core/limit_headers.py); of these a 
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -142,7 +141,10 @@ class Limits:
 
     def as_configured(self, limits: Mapping[Scope, Allowance], shared_by: int) -> Limits:
         """A copy with other limits: what another configuration would make of what has been used."""
-        copied = copy.deepcopy(self)
+        copied = Limits()
+        copied._account_of, copied._secrets = dict(self._account_of), self._secrets
+        copied._budgets = {place: budget.copied() for place, budget in self._budgets.items()}
+        copied._leases, copied._recalled = dict(self._leases), dict(self._recalled)
         copied.configure(limits, copied._secrets, shared_by)
         return copied
 

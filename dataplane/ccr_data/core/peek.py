@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from ccr_data.core.errors import BadRequest
+from ccr_data.core.shapes import Routed, routed_of
 
 _HEAD = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f]+)"')
 # One closing brace only: a nested object that ends the body must not be taken for the top level.
@@ -22,23 +23,6 @@ _STRING_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}:,]', re.DOTALL)
 _SESSION = re.compile(r"session_([0-9a-fA-F-]{8,})")
 _MAX_NAME = 256
-
-
-class _Fields(msgspec.Struct):
-    model: str | None = None
-    stream: bool | None = None
-
-
-class _Metadata(msgspec.Struct):
-    user_id: str | None = None
-
-
-class _WithMetadata(msgspec.Struct):
-    metadata: _Metadata | None = None
-
-
-_decode_fields = msgspec.json.Decoder(_Fields).decode
-_decode_metadata = msgspec.json.Decoder(_WithMetadata).decode
 
 
 class Peek(msgspec.Struct, frozen=True, gc=False):
@@ -69,16 +53,16 @@ def peek(body: bytes) -> Peek:
     return Peek(fields.model, bool(fields.stream), start, end)
 
 
-def _fields(body: bytes) -> _Fields:
+def _fields(body: bytes) -> Routed:
     try:
-        return _decode_fields(body)
+        return routed_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = (
             str(error) if isinstance(error, msgspec.DecodeError) else "not valid JSON"
         )  # types and places, no values
     try:  # msgspec is stricter than providers are: it takes no lone surrogates, for one
         return msgspec.convert(
-            json.loads(body.decode()), _Fields
+            json.loads(body.decode()), Routed
         )  # as text: of bytes, json would guess UTF-16 and others
     except (ValueError, RecursionError):
         raise BadRequest(f"the request body is not what this endpoint takes: {problem}") from None

@@ -11,54 +11,13 @@ import re
 import msgspec
 
 from ccr_data.core.records import Tokens
+from ccr_data.core.shapes import Usage, answer_of, event_of
 
 MAX_EVENT_BYTES = 256 << 10  # a message_start repeats little of the request; more than this is not read
 _MARK = b"event: message_"
 _TIGHT_MARK = b"event:message_"
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-
-
-class CacheCreation(msgspec.Struct):
-    """`usage.cache_creation`: cache writes by lifetime."""
-
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class OutputDetails(msgspec.Struct):
-    """`usage.output_tokens_details`."""
-
-    thinking_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """`usage` of a message or of a `message_delta`; every field may be missing there."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: CacheCreation | None = None
-    output_tokens_details: OutputDetails | None = None
-
-
-class _Message(msgspec.Struct):
-    usage: Usage | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    message: _Message | None = None
-    usage: Usage | None = None
-
-
-class _Answer(msgspec.Struct):
-    usage: Usage | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def note_usage(tokens: Tokens, usage: Usage) -> None:
@@ -81,7 +40,7 @@ def note_usage(tokens: Tokens, usage: Usage) -> None:
 def note_json_usage(tokens: Tokens, body: bytes) -> None:
     """Take over the usage of a whole (not streamed) answer. An odd body changes nothing."""
     try:
-        answer = _decode_answer(body)
+        answer = answer_of(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return
     if answer.usage is not None:
@@ -163,7 +122,7 @@ class UsageTap:
             return
         payload = b"".join(line[5:].strip(b" ") for line in _LINE_END.split(rest) if line.startswith(b"data:"))
         try:
-            decoded = _decode_event(payload)
+            decoded = event_of(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return
         if decoded.message is not None and decoded.message.usage is not None:

@@ -14,15 +14,11 @@ import msgspec
 
 from ccr_data.core.errors import BadRequest
 from ccr_data.core.peek import peek, with_model
+from ccr_data.core.shapes import Turn
 from ccr_data.core.snapshot import Provider, SystemTurns, Target
 from ccr_data.providers.adapter import ClientRequest, UpstreamRequest
 
 _SYSTEM_ROLE = re.compile(rb'"role"\s*:\s*"system"')
-
-
-class _Turn(msgspec.Struct):
-    role: str
-    content: msgspec.Raw
 
 
 _Block = dict[str, object]
@@ -118,7 +114,7 @@ def folded(body: bytes) -> bytes:
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         raws = msgspec.json.decode(fields.get("messages", msgspec.Raw(b"[]")), type=list[msgspec.Raw])
-        turns = [(msgspec.json.decode(raw, type=_Turn), bytes(raw)) for raw in raws]
+        turns = [(msgspec.json.decode(raw, type=Turn), bytes(raw)) for raw in raws]
         if not any(turn.role == "system" for turn, _ in turns):
             return body
         fields["messages"] = msgspec.Raw(b"[" + b",".join(_folded(turns)) + b"]")
@@ -127,7 +123,7 @@ def folded(body: bytes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def _folded(turns: list[tuple[_Turn, bytes]]) -> list[bytes]:
+def _folded(turns: list[tuple[Turn, bytes]]) -> list[bytes]:
     folded: list[bytes] = []
     last_role = ""
     for turn, raw in turns:

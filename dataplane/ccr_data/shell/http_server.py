@@ -257,7 +257,7 @@ class ClientConnection(asyncio.Protocol):
         except UpstreamBroken as error:
             raise BadRequest(str(error)) from None
         ranges = walker.ranges
-        payload = data[slice(*ranges[0])] if len(ranges) == 1 else b"".join([data[start:end] for start, end in ranges])
+        payload = b"".join([data[start:end] for start, end in ranges])
         self._size += len(payload)
         if len(ranges) > MANY_CHUNKS and self._transport is not None:  # others have a turn first (shell/upstream.py)
             self._transport.pause_reading()

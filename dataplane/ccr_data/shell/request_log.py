@@ -44,13 +44,12 @@ class RequestLog:
 
 
 _K = TypeVar("_K")
+MOST_ENTRIES = 1024  # of a memo
+MOST_CHARS = 2048  # of what one keeps
 
 
 class Memo(dict[_K, str]):
     """Text that is made of the same again and again. Bounded, also in the length of what is kept."""
-
-    MAX_ENTRIES = 1024
-    MAX_CHARS = 2048
 
     def __init__(self, make: Callable[[_K], str]) -> None:
         super().__init__()
@@ -58,8 +57,8 @@ class Memo(dict[_K, str]):
 
     def __missing__(self, key: _K) -> str:
         made = self._make(key)
-        if len(made) <= self.MAX_CHARS:
-            if len(self) >= self.MAX_ENTRIES:
+        if len(made) <= MOST_CHARS:
+            if len(self) >= MOST_ENTRIES:
                 self.clear()
             self[key] = made
         return made

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record, Tokens
 from ccr_data.shell.logs import masked
-from ccr_data.shell.request_log import Memo, json_lines
+from ccr_data.shell.request_log import MOST_CHARS, MOST_ENTRIES, Memo, json_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,5 +133,5 @@ def test_a_memo_gives_what_would_be_made_and_stays_small(numbers: list[int]) -> 
     memo = Memo[int](lambda number: "x" * number)
     for number in numbers:
         assert memo[number] == "x" * number
-        assert len(memo) <= Memo.MAX_ENTRIES
-    assert all(len(text) <= Memo.MAX_CHARS for text in memo.values())
+        assert len(memo) <= MOST_ENTRIES
+    assert all(len(text) <= MOST_CHARS for text in memo.values())
