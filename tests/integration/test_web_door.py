@@ -286,6 +286,27 @@ async def test_a_browser_that_leaves_ends_its_call(method: str, what: str) -> No
         await until(lambda: web_door.servicer.left == [what], "the call has ended")
 
 
+async def test_a_message_to_a_browser_that_has_just_left_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """The writer may hear of it before the reader does: no traceback in the log for every tab that is closed."""
+    calls = GrpcWeb((HandlerGuard(OpenStreams()),))
+    calls.add_generic_rpc_handlers((handlers_of(Servicer()),))
+    asked = [{"type": "http.request", "body": frame(b"hello"), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not asked:
+            await asyncio.Event().wait()
+        return asked.pop()
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.body":
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    headers = [(b"content-type", BINARY.encode()), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/ccr.rpc.v1.Test/Tick", "headers": headers, "client": None}
+    await asyncio.wait_for(calls(scope, receive, send), 10)
+    assert caplog.text == ""
+
+
 async def test_a_call_that_is_ended_here_says_so() -> None:
     """For example when its token has ended."""
     async with door() as web_door:

@@ -236,7 +236,11 @@ class _Call:
 
     async def _write(self, message: Any) -> None:
         data = self._serialize(message) if self._serialize else message
-        await self._send_frame(data, is_last=False)
+        try:
+            await self._send_frame(data, is_last=False)
+        except OSError:  # it has left, and `_read` has yet to hear of it: no fault of the handler's
+            self._context.is_cancelled = True
+            raise Aborted from None
 
     async def _send_trailers(self) -> None:
         context = self._context
