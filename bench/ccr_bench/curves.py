@@ -60,8 +60,12 @@ def _round_up(step: float) -> float:
 def chart(
     title: str, x_label: str, y_label: str, lines: Mapping[str, Points], *, log_x: bool = False, log_y: bool = False
 ) -> str:
-    """An SVG document with a line and a name for each series; those without points are left out."""
-    lines = {name: points for name, points in lines.items() if points}
+    """An SVG document with a line and a name for each series; those without points are left out, and so is 0 where it has no logarithm."""
+    drawable = {
+        name: [(a, b) for a, b in points if (a > 0 or not log_x) and (b > 0 or not log_y)]
+        for name, points in lines.items()
+    }
+    lines = {name: points for name, points in drawable.items() if points}
     every = [point for points in lines.values() for point in points]
     if not every:
         raise ValueError(f"{title}: there is nothing to draw")

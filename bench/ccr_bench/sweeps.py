@@ -355,7 +355,7 @@ def memory(stage: Stage) -> Found:
     each = size.requests // size.chunks
     points: list[dict[str, float]] = []
     with stage.relay("memory", Shape(2, 5, is_spread=True)) as (relay, target):
-        bench, done = impatient(stage), 0
+        bench, done, began_s = impatient(stage), 0, time.monotonic()
         for number in range(size.chunks):
             say(f"memory {done:,}/{size.requests:,}")
             streams_now = number % 3 == 2
@@ -375,11 +375,13 @@ def memory(stage: Stage) -> Found:
             bench.settle(target)
             relay.empty_logs()
             mib = {part: memory_mib(target.pids(part)) for part in target.roots}
-            points.append({"requests": done, "rps": result["rps"], **{part: one["rss"] for part, one in mib.items()}})
+            now = {"requests": done, "at_s": time.monotonic() - began_s, "rps": result["rps"]}
+            points.append(now | {part: one["rss"] for part, one in mib.items()})
     hundred_thousands = [point["requests"] / 100_000 for point in points]
+    minutes = [point["at_s"] / 60 for point in points]
     slopes = {
-        part: growth.after_warm_up(hundred_thousands, [point[part] for point in points])
-        for part in ("worker", "control")
+        "worker": growth.after_warm_up(hundred_thousands, [point["worker"] for point in points]),
+        "control": growth.after_warm_up(minutes, [point["control"] for point in points]),  # its series fill with time
     }
     return {"points": points, "slopes": {part: [one.each, one.error] for part, one in slopes.items()}}
 

@@ -82,6 +82,13 @@ def test_a_chart_reads_on_dark_paper_and_names_its_lines() -> None:
     assert "none" not in words
 
 
+def test_a_logarithm_of_nothing_is_not_drawn() -> None:
+    """A window in which a busy machine let the process do nothing."""
+    drawn = ET.fromstring(curves.chart("t", "x", "y", {"one": [(1, 0.0), (10, 3.0), (0, 4.0)]}, log_x=True, log_y=True))
+
+    assert len(drawn.findall(f"{SVG}circle")) == 1
+
+
 def test_a_chart_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         curves.chart("t", "x", "y", {"none": []})
@@ -167,12 +174,12 @@ def test_rows_of_each_hour_are_no_growth_but_others_are() -> None:
 def test_a_late_start_and_growing_memory_are_missed() -> None:
     run = a_run(
         starts={"seconds": {"ccr-data, from its disk": [0.4, 1.5, 1.6], "ccr serve, cold": [3.0]}},
-        memory={"slopes": {"worker": [2.0, 0.1], "control": [2.0, 1.0]}, "points": []},
+        memory={"slopes": {"worker": [2.0, 0.1], "control": [5.0, 1.0]}, "points": []},
     )
 
     assert scale_report.missed(run) == [
         "ccr-data, from its disk: 1.50 s to the first answer",
-        "worker: grows by 2.00 MiB in 100,000 requests",
+        "worker: grows by 2.00 MiB per 100,000 requests",
     ]
 
 
