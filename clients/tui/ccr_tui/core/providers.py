@@ -16,7 +16,7 @@ from ccr_tui.core.world import World, seconds
 COLUMNS = (
     Column("provider", 10, 0, grows=3),
     Column("circuit", 11, 0),
-    Column("state", 10, 1),
+    Column("state", 11, 1),
     Column("req/s", 6, 1, is_number=True),
     Column("in flight", 9, 1, is_number=True),
     Column("p50", 6, 2, is_number=True),
