@@ -15,6 +15,7 @@ from chaos.history import (
     COMPLETE,
     CUT,
     ERROR_EVENT,
+    HARNESS,
     HUNG,
     REFUSED,
     WRONG,
@@ -158,7 +159,8 @@ def _was_cut_by_provider(history: History, request: Request) -> bool:
 
 
 def _stopped_s(history: History, killed: Span) -> float:
-    return max((one.to_s - one.from_s for one in history.of("stopped") if one.subject == killed.subject), default=0.0)
+    stopped = [one for one in history.of("stopped") if one.subject in (killed.subject, HARNESS)]
+    return max((one.to_s - one.from_s for one in stopped), default=0.0)
 
 
 def failures_had_no_way(history: History) -> list[str]:

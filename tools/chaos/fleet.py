@@ -24,13 +24,14 @@ from pathlib import Path
 from ccr_control.shell import die_with_parent
 
 from chaos import answers
-from chaos.history import Arrival, Configuration, NodeLine, Record, Span, Sums
+from chaos.history import HARNESS, Arrival, Configuration, NodeLine, Record, Span, Sums
 from chaos.links import Link
 from chaos.load import Load
 from chaos.plans import NODES, PROVIDERS, Topology
 from chaos.providers import Provider
 
 READY_WITHIN_S = 150.0
+STALLED_S = 0.3
 LIMITED = PROVIDERS[0]  # the provider that has one account with a limit
 _SNAPSHOT_EVENTS = ("snapshot_loaded", "snapshot_served", "snapshot_rejected")
 _COLUMNS = ("requests", "served", "input_tokens", "output_tokens")
@@ -110,6 +111,7 @@ class Fleet:
                         lambda: self.is_ready(self.processes["control"]), "the control plane is up", READY_WITHIN_S
                     )
             await until(lambda: all(map(self.is_ready, self.processes.values())), "the fleet is up", READY_WITHIN_S)
+            self._keepers.append(asyncio.create_task(self._note_stalls(), name="stalls"))
         except BaseException:
             await self.close()
             raise
@@ -174,6 +176,14 @@ class Fleet:
                 elif process.running.returncode > 0:
                     await asyncio.sleep(0.2)  # it does not like its configuration; that will change
                 self.start(process)
+
+    async def _note_stalls(self) -> None:
+        """Note when the machine is so busy that clients and providers are late themselves."""
+        while True:
+            began_s = time.monotonic()
+            await asyncio.sleep(0.05)
+            if (now_s := time.monotonic()) > began_s + STALLED_S:
+                self.spans.append(Span("stopped", HARNESS, began_s, now_s))
 
     def is_ready(self, process: Process) -> bool:
         """Whether the process that runs now has said that it is ready."""

@@ -17,6 +17,9 @@ CUT = "cut"  # the connection ended before the answer did
 HUNG = "hung"  # nothing for longer than anything may take
 WRONG = "wrong"  # something that no provider said
 
+HARNESS = "harness"
+"""The subject of a span "stopped" in which this process itself, clients and providers, did not get its turn."""
+
 # How a provider dealt with a request.
 ANSWERED = "answered"
 LEFT = "left"  # the relay hung up first
