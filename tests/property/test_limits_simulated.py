@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from ccr_control.core.leases import Amounts, BudgetName, Leases, Use
 from ccr_data.core import planner
-from ccr_data.core.budget import Allowance, Lease
+from ccr_data.core.amounts import Allowance
+from ccr_data.core.budget import Lease
 from ccr_data.core.limits import Limits
 from ccr_data.core.records import Tokens
 

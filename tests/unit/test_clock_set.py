@@ -12,7 +12,7 @@ from ccr_control.core.leases import LEARN_S, Amounts, BudgetName, Leases, Use
 from ccr_control.core.ledger import Counters
 from ccr_control.core.refreshing import Standing, failed, found, is_due, put_back, refused
 from ccr_control.core.stats import Slice, Stats
-from ccr_data.core.budget import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.limit_headers import rest_asked
 from ccr_data.core.limits import Limits
 from ccr_data.shell.kept_budgets import KeptBudgets

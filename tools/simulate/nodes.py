@@ -14,13 +14,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ccr_data.core import answers
+from ccr_data.core.amounts import Spent
 from ccr_data.core.batches import Batch, Journal, Waiting
 from ccr_data.core.budget import WINDOW_S
 from ccr_data.core.errors import RequestError
 from ccr_data.core.folding import Detail
 from ccr_data.core.handover import Handovers
 from ccr_data.core.http1 import AnswerHead
-from ccr_data.core.limits import Spent
 from ccr_data.core.node import NodeStatus
 from ccr_data.core.pins import Pin, Pins, SessionKey, lifetime_s, wait_for_pin_s
 from ccr_data.core.records import AttemptRecord, Decision, Endpoint, Outcome, Reason, Record

@@ -20,6 +20,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import NamedTuple
 
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, higher, lower
 from ccr_data.core.records import Tokens
 
 WINDOW_S = 60.0
@@ -30,30 +31,6 @@ _BOUNDLESS = 1 << 60
 _MEMORY = 0.95  # of the estimates, per request
 FIRST_TOKENS_PER_BYTE = 0.25
 FIRST_OUTPUT = 500.0
-
-Scope = tuple[str, str]  # provider, and the account there
-
-
-class Allowance(NamedTuple):
-    """Amounts of a minute. As a limit, 0 means that there is none."""
-
-    requests: int = 0
-    input: int = 0  # tokens, cache reads excluded
-    output: int = 0
-    tokens: int = 0  # input and output together
-
-
-NO_LIMITS = Allowance()
-
-
-def lower(one: Allowance, other: Allowance) -> Allowance:
-    """What both limits allow."""
-    return Allowance(*(min(a, b) if a and b else a or b for a, b in zip(one, other, strict=True)))
-
-
-def higher(one: Allowance, other: Allowance) -> Allowance:
-    """Two statements about one limit: the larger counts."""
-    return Allowance(*(max(a, b) for a, b in zip(one, other, strict=True)))
 
 
 class Reservation:

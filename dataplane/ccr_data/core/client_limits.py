@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ccr_data.core.budget import Allowance, Budget, Reservation
+from ccr_data.core.amounts import Allowance
+from ccr_data.core.budget import Budget, Reservation
 from ccr_data.core.errors import ClientLimited
 from ccr_data.core.records import Outcome, Record
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ccr_data.core.budget import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.shapes import error_of
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
-from ccr_data.core.budget import NO_LIMITS, Allowance, Budget, BudgetUse, Lease, Reservation, Scope, higher
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, Spent, higher
+from ccr_data.core.budget import Budget, BudgetUse, Lease, Reservation
 from ccr_data.core.limit_headers import Rest
 
 MAX_MEMO = 4096  # names of models come from clients
@@ -29,16 +29,6 @@ def model_class(model: str) -> str:
     if found is None:
         return "claude" if "claude" in model.lower() else ""
     return f"{found[1] or found[4]}-{found[2] or found[3]}"
-
-
-class Spent(NamedTuple):
-    """What was used of a budget within its last minute, and the lease it was used by."""
-
-    scope: Scope
-    model_class: str
-    used: Allowance
-    lease: Allowance | None
-    serial: int  # of the lease
 
 
 ORGANISATION_SCOPE = "organisation "

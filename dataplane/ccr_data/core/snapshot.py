@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ccr_data.core.budget import NO_LIMITS, Allowance, Scope, higher
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, higher
 from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.generations import Generation, generation_of
 from ccr_data.core.hedging import Hedging

@@ -11,7 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from time import perf_counter, time
 
 from ccr_data.core import planner
-from ccr_data.core.budget import Budget, Reservation, Scope
+from ccr_data.core.amounts import Scope
+from ccr_data.core.budget import Budget, Reservation
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK, limits_told, rest_asked, told_by
 from ccr_data.core.limits import Limits

@@ -15,8 +15,9 @@ from time import monotonic, perf_counter, time
 
 import msgspec
 
+from ccr_data.core.amounts import Spent
 from ccr_data.core.budget import WINDOW_S
-from ccr_data.core.limits import Limits, Spent
+from ccr_data.core.limits import Limits
 from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import NodeDir
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ccr_rpc.v1 import usage_pb2
 from google.protobuf.message import DecodeError, EncodeError
 
-from ccr_data.core.budget import Allowance, BudgetUse, Lease
+from ccr_data.core.amounts import Allowance
+from ccr_data.core.budget import BudgetUse, Lease
 from ccr_data.core.drift import UnknownName
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ccr_data.core.budget import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.errors import SnapshotInvalid
 from ccr_data.core.failures import FailureSighting

@@ -6,7 +6,7 @@ import random
 from copy import deepcopy
 from dataclasses import replace
 
-from ccr_data.core.budget import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.errors import RequestError
 from ccr_data.core.explaining import Explained, Hypothetical, View, explain, made_up

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from ccr_data.core.budget import Allowance, Budget, Reservation
+from ccr_data.core.amounts import Allowance
+from ccr_data.core.budget import Budget, Reservation
 from ccr_data.core.limit_headers import limits_told, rest_asked
 from ccr_data.core.limits import Limits, model_class
 from ccr_data.core.planner import no_room, told_for_pool

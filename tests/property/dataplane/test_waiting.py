@@ -7,7 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ccr_data.core.budget import Allowance, Budget
+from ccr_data.core.amounts import Allowance
+from ccr_data.core.budget import Budget
 from ccr_data.core.waiting import BACKGROUND, MAIN, SUBAGENT, Place, Queue, QueueRules
 from hypothesis import given, settings
 from hypothesis import strategies as st

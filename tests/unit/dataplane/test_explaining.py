@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ccr_data.core.budget import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.client_limits import ClientLimits, ClientRules
 from ccr_data.core.explaining import Explained, Hypothetical, View, explain
 from ccr_data.core.limits import Limits

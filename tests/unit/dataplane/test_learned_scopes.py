@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from ccr_data.core.limits import Allowance
+from ccr_data.core.amounts import Allowance
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,

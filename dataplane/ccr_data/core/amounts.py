@@ -1,0 +1,43 @@
+"""Amounts that rate limits are about: allowed, used, left.
+
+Plain values, apart from the budgets that count by them (core/budget.py), because files hold some: msgspec makes decoders of these
+classes (docs/adr/0017-compiled-hot-path.md).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Scope = tuple[str, str]  # provider, and the account there
+
+
+class Allowance(NamedTuple):
+    """Amounts of a minute. As a limit, 0 means that there is none."""
+
+    requests: int = 0
+    input: int = 0  # tokens, cache reads excluded
+    output: int = 0
+    tokens: int = 0  # input and output together
+
+
+NO_LIMITS = Allowance()
+
+
+def lower(one: Allowance, other: Allowance) -> Allowance:
+    """What both limits allow."""
+    return Allowance(*(min(a, b) if a and b else a or b for a, b in zip(one, other, strict=True)))
+
+
+def higher(one: Allowance, other: Allowance) -> Allowance:
+    """Two statements about one limit: the larger counts."""
+    return Allowance(*(max(a, b) for a, b in zip(one, other, strict=True)))
+
+
+class Spent(NamedTuple):
+    """What was used of a budget within its last minute, and the lease it was used by."""
+
+    scope: Scope
+    model_class: str
+    used: Allowance
+    lease: Allowance | None
+    serial: int  # of the lease
