@@ -34,8 +34,8 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py | $(BIN)/python
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# The worker's hot modules as machine code, where there is a C compiler: most of a minute if their sources changed, else nothing.
-compiled: $(STAMP) $(GENERATED)
+# As machine code (docs/adr/0017-compiled-hot-path.md): most of a minute if a source of the worker changed, else nothing.
+compiled: $(STAMP) $(GENERATED) ## compile the worker's hot modules, where there is a C compiler
 	@$(BIN)/python tools/compile_worker.py --if-possible
 
 # The web page, with the Node.js of this machine or one from PyPI. Does nothing if it is current.

@@ -21,7 +21,8 @@ NOTES = """\
 - **count_tokens** *no*: the relay answers 404 without asking the provider, and Claude Code counts by itself.
 - **documents** *no*: another provider for the model that reads `document` blocks is preferred; without one the request is
   served, with an `x-cc-relay-warning` header and the same warning in the log line.
-- **prompt caching** and **signatures** are carried in the snapshot for routing across accounts, which is not there yet.
+- **prompt caching**: whether `cost-based` reckons with reads from a cache. **signatures** *yes*: thinking that was signed there
+  verifies wherever else it says *yes*. A conversation that moves between a *yes* and a *no* leaves its thinking blocks behind.
 - **Clouds** take a region, project or resource instead of a base URL, and Claude's names become their ids: see their pages.
 - Facts that no public source confirms are marked *unverified* on the provider's page; the default is then the harmless choice."""
 
