@@ -1,4 +1,4 @@
-"""One check for each promise of the design: what of a history breaks it? Pure; the tests feed each one a history that does.
+"""One check for each promise of docs/chaos.md: what of a history breaks it? Pure; the tests feed each one a history that does.
 
 A check returns sentences, each naming what happened. None: the promise was kept.
 """
@@ -39,7 +39,7 @@ Check = Callable[[History], list[str]]
 
 
 def versions_go_on(history: History) -> list[str]:
-    """Promise 1: what a node serves only gets newer; a successor begins at least with what was on disk."""
+    """What a node serves only gets newer; a successor begins at least with what was on disk."""
     found = []
     served: dict[str, list[tuple[int, int, float, str]]] = defaultdict(list)
     for line in history.node_lines:
@@ -68,7 +68,7 @@ def _died_s(history: History, node: str, process: int, loaded_s: float) -> float
 
 
 def marks_go_on(history: History) -> list[str]:
-    """Promise 1, as clients see it: requests that one process takes one after another never go to an older configuration."""
+    """As clients see it: requests that one process takes one after another never go to an older configuration."""
     found = []
     order = {one.mark: place for place, one in enumerate(history.configurations)}
     newest: dict[str, tuple[int, Request]] = {}
@@ -85,7 +85,7 @@ def marks_go_on(history: History) -> list[str]:
 
 
 def only_valid_is_served(history: History) -> list[str]:
-    """Promise 2: nothing invalid or half-written ever decides about a request."""
+    """Nothing invalid or half-written ever decides about a request."""
     valid = {one.mark for one in history.configurations if one.is_valid}
     return [
         f"request {one.number} went to {one.provider} by configuration {one.mark!r}, which is not valid"
@@ -95,7 +95,7 @@ def only_valid_is_served(history: History) -> list[str]:
 
 
 def one_configuration(history: History) -> list[str]:
-    """Promise 3: all attempts of a request, and all that each of them says, come from one configuration."""
+    """All attempts of a request, and all that each of them says, come from one configuration."""
     by_mark = {one.mark: one for one in history.configurations}
     found = []
     for request in history.requests:
@@ -110,7 +110,7 @@ def one_configuration(history: History) -> list[str]:
 
 
 def each_is_answered_once(history: History) -> list[str]:
-    """Promise 3: a request has one outcome in time, which is a provider's answer or an error; no provider answers it twice."""
+    """A request has one outcome in time, which is a provider's answer or an error; no provider answers it twice."""
     found = []
     for request in history.requests:
         if request.outcome in (HUNG, WRONG):
@@ -128,7 +128,7 @@ def each_is_answered_once(history: History) -> list[str]:
 
 
 def only_the_killed_lose(history: History) -> list[str]:
-    """Promise 5: a connection ends too early only where its worker was killed, or its provider broke an answer in one piece."""
+    """A connection ends too early only where its worker was killed, or its provider broke an answer in one piece."""
     found = []
     killed = [span for span in history.of("killed") if not span.subject.startswith("control")]
     for request in history.requests:
@@ -164,7 +164,7 @@ def _stopped_s(history: History, killed: Span) -> float:
 
 
 def failures_had_no_way(history: History) -> list[str]:
-    """Section 4: before commit a request fails only if no target was left that could have served it.
+    """Before commit a request fails only if no target was left that could have served it.
 
     One whose circuit is open is not left, as long as there is another one; nor is one that has no room.
     """
@@ -223,7 +223,7 @@ def _untried_ways(
 
 
 def broken_streams_end_properly(history: History) -> list[str]:
-    """Section 4: after commit a broken stream ends in an error event, unless its worker was killed."""
+    """After commit a broken stream ends in an error event, unless its worker was killed."""
     found = []
     lost = set(only_the_killed_lose(history))
     for request in history.requests:
@@ -233,7 +233,7 @@ def broken_streams_end_properly(history: History) -> list[str]:
 
 
 def limits_hold(history: History) -> list[str]:
-    """Promise 4: an account gets no more requests in any minute than it allows.
+    """An account gets no more requests in any minute than it allows.
 
     On top of it may come what a worker had just sent when it was killed, or while it was being replaced: its successor begins with
     what was written down, once a second.
@@ -260,7 +260,7 @@ def limits_hold(history: History) -> list[str]:
 
 
 def usage_is_counted_once(history: History) -> list[str]:
-    """Promise 5: the ledger grows by what providers answered: all that was told or on disk, and nothing twice."""
+    """The ledger grows by what providers answered: all that was told or on disk, and nothing twice."""
     least, most = least_counted(history), _most(history)
     found = []
     for name in ("requests", "served", "input_tokens", "output_tokens"):
@@ -322,12 +322,12 @@ def _is_untold(history: History, request: Request) -> bool:
 
 
 def nothing_leaks(history: History) -> list[str]:
-    """Promise 6: no text of a conversation, and no credential, is where it must not be."""
+    """No text of a conversation, and no credential, is where it must not be."""
     return [f"found {one}" for one in history.leaks]
 
 
 def credentials_stay_home(history: History) -> list[str]:
-    """Section 4: a provider is sent its own credential only, and nothing of the client's."""
+    """A provider is sent its own credential only, and nothing of the client's."""
     found = []
     for one in history.arrivals:
         if not one.key.startswith(f"{answers.SECRET.decode()}{one.provider}-"):
@@ -338,7 +338,7 @@ def credentials_stay_home(history: History) -> list[str]:
 
 
 def errors_tell_nothing(history: History) -> list[str]:
-    """Promise 6: the relay's own errors hold no text and no credential."""
+    """The relay's own errors hold no text and no credential."""
     words = [*(word.decode() for word in answers.TEXTS), answers.CLIENT_KEY, answers.SECRET.decode()]
     return [
         f"the error of request {one.number} holds {word}"
@@ -350,7 +350,7 @@ def errors_tell_nothing(history: History) -> list[str]:
 
 
 def all_is_well_again(history: History) -> list[str]:
-    """Promises 1 and 5: when the faults are over everything comes back by itself."""
+    """When the faults are over everything comes back by itself."""
     return list(history.unhealed)
 
 

@@ -1,7 +1,7 @@
 """What would make a node reject a snapshot?
 
-Pure. Asked before publishing, so that a mistake of the control plane stays with it (design, invariant 2). The rules are
-the promises of snapshot.proto's comments.
+Pure. Asked before publishing, so that a mistake of the control plane stays with it (docs/architecture.md, "What always
+holds"). The rules are the promises of snapshot.proto's comments.
 """
 
 from __future__ import annotations
