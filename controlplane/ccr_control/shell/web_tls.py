@@ -52,12 +52,12 @@ def _follow(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         now = _look(cert, key)
         if now == seen[0]:
             return
-        try:
+        seen[0] = now
+        try:  # with a context that nobody uses: a certificate whose key does not fit would take the place of the one from before
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
             context.load_cert_chain(cert, key, password=_no_password)
         except (OSError, ValueError) as error:  # for example between the writing of one and of the other
             log.warning("web_certificate_refused", problem=str(error), effect="the one from before is used")
-            return
-        seen[0] = now
 
     context.sni_callback = renew
 
