@@ -19,7 +19,7 @@ The gRPC services of the control plane, package `ccr.rpc.v1`. Reflection and hea
 the state directory needs no credential; loopback TCP needs the token in `control.token`, as `authorization: Bearer …`."""
 
 _FILE_MESSAGE, _FILE_ENUM, _FILE_SERVICE = 4, 5, 6
-_FIELD, _VALUE, _METHOD = 2, 2, 2
+_FIELD, _VALUE, _METHOD, _MESSAGE_ENUM = 2, 2, 2, 4
 _SCALARS = {
     pb.FieldDescriptorProto.Type.Value(f"TYPE_{name.upper()}"): name
     for name in ("double", "float", "int64", "uint64", "int32", "bool", "string", "bytes", "uint32")
@@ -90,17 +90,23 @@ def _messages(file: pb.FileDescriptorProto, comments: Comments) -> Iterator[str]
         ]
         if rows:
             yield table(("no.", "field", "type", "meaning"), rows)
+        for e, enum in enumerate(message.enum_type):
+            yield from _enum(enum, (_FILE_MESSAGE, m, _MESSAGE_ENUM, e), comments)
 
 
 def _enums(file: pb.FileDescriptorProto, comments: Comments) -> Iterator[str]:
     for e, enum in enumerate(file.enum_type):
-        yield f"### {enum.name}"
-        yield _text(comments.get((_FILE_ENUM, e), ""))
-        rows = [
-            (str(value.number), f"`{value.name}`", comments.get((_FILE_ENUM, e, _VALUE, v), ""))
-            for v, value in enumerate(enum.value)
-        ]
-        yield table(("no.", "value", "meaning"), rows)
+        yield from _enum(enum, (_FILE_ENUM, e), comments)
+
+
+def _enum(enum: pb.EnumDescriptorProto, path: tuple[int, ...], comments: Comments) -> Iterator[str]:
+    yield f"### {enum.name}"
+    yield _text(comments.get(path, ""))
+    rows = [
+        (str(value.number), f"`{value.name}`", comments.get((*path, _VALUE, v), ""))
+        for v, value in enumerate(enum.value)
+    ]
+    yield table(("no.", "value", "meaning"), rows)
 
 
 def _type(message: pb.DescriptorProto, field: pb.FieldDescriptorProto) -> str:
