@@ -290,16 +290,19 @@ def _closed(
     if not closed and not routed.keeps_last:
         raise CircuitsOpen(f"every provider for {model} keeps failing and is passed by until it is back")
     why = "circuit open" if closed else "circuit open, but there is no other"
-    passed_over += [(choice.provider.name, why) for choice in able if choice not in closed]
+    kept = frozenset(closed)
+    passed_over += [(choice.provider.name, why) for choice in able if choice not in kept]
     return closed or able
 
 
 def _unexpired(targets: list[Target], unix_s: float, model: str, passed_over: list[tuple[str, str]]) -> list[Target]:
     """Without the targets whose credential has ended. Raises CredentialsExpired if that is all of them."""
-    left = [target for target in targets if target.key is None or target.key.expires_at_s > unix_s]
-    passed_over += [
-        (f"{target.provider.name}/{target.label}", "credential expired") for target in targets if target not in left
-    ]
+    left: list[Target] = []
+    for target in targets:
+        if target.key is None or target.key.expires_at_s > unix_s:
+            left.append(target)
+        else:
+            passed_over.append((f"{target.provider.name}/{target.label}", "credential expired"))
     if not left:
         raise CredentialsExpired(
             f"the relay's credentials for {model} have expired and could not be renewed; "
@@ -311,11 +314,12 @@ def _unexpired(targets: list[Target], unix_s: float, model: str, passed_over: li
 def _cooling_last(
     targets: list[Target], cooldowns: Cooldowns, now_s: float, passed_over: list[tuple[str, str]]
 ) -> list[Target]:
-    cooling = [target for target in targets if cooldowns.is_cooling(target, now_s)]
-    if not cooling:
-        return targets
+    ready: list[Target] = []
+    cooling: list[Target] = []
+    for target in targets:
+        (cooling if cooldowns.is_cooling(target, now_s) else ready).append(target)
     passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
-    return [target for target in targets if target not in cooling] + cooling
+    return ready + cooling
 
 
 def _lacking(model: str, needs: Needs) -> str:

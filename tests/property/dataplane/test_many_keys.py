@@ -7,8 +7,10 @@ from collections import Counter
 
 import pytest
 from ccr_data.core.pins import Pin
+from ccr_data.core.records import Reason
 from ccr_data.core.routing import MOST_ORDERED, Needs, NodeState, Plan, plan
 from ccr_data.core.snapshot import (
+    NEVER_S,
     AuthMode,
     AuthPolicy,
     AuthStyle,
@@ -30,8 +32,10 @@ from hypothesis import strategies as st
 MODEL = "claude-sonnet-5"
 
 
-def routed(providers: int, keys: int, selection: KeySelection, priorities: int = 1) -> RoutedModel:
-    """So many providers of so many keys, whose priorities go round."""
+def routed(
+    providers: int, keys: int, selection: KeySelection, priorities: int = 1, ends_s: float = NEVER_S
+) -> RoutedModel:
+    """So many providers of so many keys, whose priorities go round; every other one ends then."""
     made = {
         f"p{p}": Provider(
             f"p{p}",
@@ -39,7 +43,17 @@ def routed(providers: int, keys: int, selection: KeySelection, priorities: int =
             Origin("https", f"p{p}", 443),
             "",
             AuthStyle.X_API_KEY,
-            tuple(Key(f"k{n}", "secret", "", weight=1 + n % 3, priority=n % priorities) for n in range(keys)),
+            tuple(
+                Key(
+                    f"k{n}",
+                    "secret",
+                    "",
+                    weight=1 + n % 3,
+                    priority=n % priorities,
+                    expires_at_s=NEVER_S if n % 2 else ends_s,
+                )
+                for n in range(keys)
+            ),
             key_selection=selection,
         )
         for p in range(providers)
@@ -99,6 +113,27 @@ def test_a_busy_key_waits_while_others_are_idle() -> None:
     chosen = {planned(one, seed, node=node).targets[0].label for seed in range(300)}
 
     assert not chosen & {target.label for target in busy}
+
+
+def test_what_cools_down_among_thousands_comes_last_and_nothing_else_moves() -> None:
+    """Half of an account's keys are refused at once when its organisation is at its limit."""
+    one, node = routed(2, 1_000, KeySelection.PRIORITY), NodeState()
+    every = [target for choice in one.choices for target in choice.targets]
+    for target in every[::2]:
+        node.cooldowns.note(target, Reason.RATE_LIMITED, 10.0)
+    found = planned(one, 0, node=node)
+
+    assert found.targets == every[1::2] + every[::2]
+    assert found.passed_over == [(f"{each.provider.name}/{each.label}", "cooling down") for each in every[::2]]
+
+
+def test_what_has_expired_among_thousands_is_left_out_and_nothing_else_moves() -> None:
+    one, node = routed(2, 1_000, KeySelection.PRIORITY, ends_s=100.0), NodeState(unix_s=200.0)
+    every = [target for choice in one.choices for target in choice.targets]
+    found = planned(one, 0, node=node)
+
+    assert found.targets == every[1::2]
+    assert found.passed_over == [(f"{each.provider.name}/{each.label}", "credential expired") for each in every[::2]]
 
 
 @pytest.mark.parametrize("selection", KeySelection)
