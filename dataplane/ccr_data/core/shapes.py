@@ -6,7 +6,14 @@ They have a module of their own because msgspec reads annotations, which compile
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from ccr_data.core.records import MAX_COUNT
+
+# Providers may say anything: numbers beyond this no float can hold, and no line of a log. A report with one is none.
+Count = Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
 
 
 class Routed(msgspec.Struct):
@@ -26,23 +33,23 @@ class Turn(msgspec.Struct):
 class CacheCreation(msgspec.Struct):
     """`usage.cache_creation`: cache writes by lifetime."""
 
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
+    ephemeral_5m_input_tokens: Count | None = None
+    ephemeral_1h_input_tokens: Count | None = None
 
 
 class OutputDetails(msgspec.Struct):
     """`usage.output_tokens_details`."""
 
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
 
 
 class Usage(msgspec.Struct):
     """`usage` of a message or of a `message_delta`; every field may be missing there."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
     cache_creation: CacheCreation | None = None
     output_tokens_details: OutputDetails | None = None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-from ccr_data.core.records import Tokens
+from ccr_data.core.budget import Budget
+from ccr_data.core.records import MAX_COUNT, Tokens
 from ccr_data.core.sse import Beginning, UsageTap, note_json_usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,3 +125,18 @@ def test_the_verdict_on_a_beginning_does_not_depend_on_cuts(end: str, cuts: list
 def test_a_stream_without_event_names_commits_at_once() -> None:
     """Nothing could be told from a prelude there."""
     assert Beginning().feed(b'data: {"type":"message_start"}\n\n') == "content"
+
+
+@given(st.sampled_from(["input_tokens", "output_tokens", "cache_creation_input_tokens"]), st.integers(1, 4_000))
+def test_a_number_beyond_reason_is_no_report(kind: str, digits: int) -> None:
+    """A provider may say anything; whoever counts with it must be able to."""
+    for number in (10**digits, -(10**digits)):
+        tokens, tap = Tokens(output=7), UsageTap(Tokens(output=7))
+        usage = {"usage": {kind: number, "cache_read_input_tokens": 1}}
+        note_json_usage(tokens, json.dumps(usage).encode())
+        tap.feed(event("message_delta", usage), 0, len(event("message_delta", usage)))
+        assert tokens == tap.tokens
+        assert abs(number) <= MAX_COUNT or tokens == Tokens(output=7)
+        part = Budget(("p", "a"), "m").try_reserve(9, 1.0)
+        assert part is not None
+        part.settle(tokens, 2.0)
