@@ -605,7 +605,11 @@ class Exchange(Answering):
         elif reason is None and head.status >= 400 and not is_stream and self._may_be_mended(head):
             self._state = CHECKING
             self._deadline_s = self._relay.clock_s + COLLECTING_LIMIT_S
-        elif reason is None and (is_stream or head.status == 200) and self._has_alternative():
+        elif (
+            reason is None
+            and (is_stream or (head.status == 200 and b"content-encoding" not in head.special))  # it may hide a stream
+            and self._has_alternative()
+        ):
             self._state = HOLDING
             self._beginning = Beginning() if is_stream else None  # what is no stream is the answer when it is whole
         else:
@@ -691,9 +695,9 @@ class Exchange(Answering):
     def _hold(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         """Keep the beginning of a stream back until it is sure to be the answer, and so anything else until it is whole."""
         self._keep(data, ranges)
+        self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
         beginning = self._beginning
         if beginning is None:
-            self._deadline_s = self._relay.clock_s + self._target.provider.timeouts.idle_s
             if self._held_size > MAX_HELD_BYTES:
                 self._release()
             return
@@ -899,6 +903,9 @@ class Exchange(Answering):
             return
         if self._state is RELAYING:
             self._ping_between_events()
+        elif self._state is HOLDING and self._beginning is None:
+            self._release()  # no stream, though one was asked for: pings would spoil it
+            self.flush()
         else:
             self._ping_before_content()
 
