@@ -100,6 +100,7 @@ class SharedPins:
         self._pins = pins
         self._handovers = handovers
         self._read: dict[str, _Read] = {}
+        self._unreadable: set[str] = set()  # of which that was said
         self._size = 0
         self._limit = MAX_LOG_BYTES
         self._retry_s = 0.0  # not 0: what was noted is not on the disk, and this is when to try again
@@ -156,18 +157,19 @@ class SharedPins:
     def _exchange(self, news: _News, *, with_own: bool = False) -> None:
         try:
             self._write(news)
-            for path in sorted(self._directory.glob("*.log")):
-                if with_own or path != self._own:
-                    news.notes += self._new_notes(path, forgets=with_own)
         except OSError as error:
             is_known, self._retry_s = self._retry_s > 0, perf_counter() + RETRY_S
             if not is_known:
-                log.warning(
-                    "pins_not_kept",
-                    path=str(self._directory),
-                    reason=error.strerror or str(error),
-                    consequence="sessions may lose their prompt cache when workers restart or take turns",
-                )
+                _warn(self._directory, error)
+        for path in sorted(self._directory.glob("*.log")):
+            if path == self._own and not with_own:
+                continue
+            try:
+                news.notes += self._new_notes(path, forgets=with_own)
+            except OSError as error:  # no reason not to read the others, nor not to write
+                if path.name not in self._unreadable:
+                    self._unreadable.add(path.name)
+                    _warn(path, error)
 
     def _write(self, news: _News) -> None:
         lines = _lines(news, time() - perf_counter())
@@ -205,6 +207,15 @@ class SharedPins:
             whole = data.rfind(b"\n") + 1
             read.offset = file.tell() - len(data) + whole
         return [note for line in data[:whole].splitlines() if (note := _note(line)) is not None]
+
+
+def _warn(path: Path, error: OSError) -> None:
+    log.warning(
+        "pins_not_kept",
+        path=str(path),
+        reason=error.strerror or str(error),
+        consequence="sessions may lose their prompt cache when workers restart or take turns",
+    )
 
 
 def _note(line: bytes) -> _Note | None:

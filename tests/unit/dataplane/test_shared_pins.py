@@ -68,6 +68,23 @@ async def test_the_newest_note_counts(tmp_path: Path) -> None:
     assert (await started(tmp_path, "worker-2")).where(b"s1") == "new"
 
 
+async def test_a_log_that_cannot_be_read_keeps_no_other_back(tmp_path: Path) -> None:
+    """Neither what others noted, nor what is noted here from then on."""
+    other, worker = await started(tmp_path, "worker-9"), await started(tmp_path, "worker-1")
+    (tmp_path / "pins" / "alien.log").mkdir()
+    for name in ("a", "b"):
+        worker.put(name.encode(), name)
+        other.put(b"o" + name.encode(), name)
+        for one in (other, worker, worker):
+            news = one.shared._news()
+            one.shared._exchange(news)
+            one.shared._learn(news.notes)
+    late = await started(tmp_path, "worker-5")
+
+    assert [worker.where(session) for session in (b"oa", b"ob")] == ["a", "b"]
+    assert [late.where(session) for session in (b"a", b"b", b"oa", b"ob")] == ["a", "b", "a", "b"]
+
+
 async def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
     first = await started(tmp_path, "worker-0")
     first.put(b"s1", "a")
