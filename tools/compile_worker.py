@@ -135,7 +135,7 @@ def main(arguments: list[str]) -> int:
     try:
         if compile_worker():
             print("compiled the worker's hot modules")
-    except CannotCompile as error:
+    except (CannotCompile, OSError, subprocess.TimeoutExpired) as error:  # no room, no right to write, no time
         if "--if-possible" in arguments:
             print(f"the worker's hot modules are not compiled, which costs speed and nothing else: {error}")
             return 0
