@@ -79,7 +79,7 @@ def begun() -> tuple[Ends, Exchange]:
     route = Route("default", (), tuple(Candidate(name, None) for name in providers), Strategy.ROUND_ROBIN)
     snapshot = Snapshot(1, AuthPolicy(AuthMode.NONE), providers, (route,), POLICY)
     ends = Ends()
-    relay = Relay(SimpleNamespace(current=snapshot), cast("Any", ends))
+    relay = Relay(cast("Any", SimpleNamespace(current=snapshot)), cast("Any", ends))
     relay.pool, relay.clock_s = cast("Any", ends), 0.0
     head = parse_request_head(
         b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d" % len(STREAM_BODY),
