@@ -21,6 +21,7 @@ from ccr_data.core.records import PinUse, Reason, Scored
 from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Snapshot, Strategy, Target
 
 MOST_ORDERED = 32  # targets that are put in order, more than a request tries; the others follow by priority
+MOST_NEXT = 4  # choices behind those whose keys do not all begin with the same one
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
 Roll = Callable[[], float]  # a number from [0, 1), drawn by the caller
@@ -220,15 +221,21 @@ def _gathered(
     roll: Roll,
     passed_over: list[tuple[str, str]],
 ) -> list[Target]:
-    """The keys of all choices. Of thousands only the first are put in order: a request tries a few."""
+    """The keys of all choices. Of thousands only the first are put in order: a request tries a few. Where those cool down, it is the
+    turn of the next, whose keys begin anywhere.
+    """
     targets: list[Target] = []
+    next_count = 0
     for choice in ordered:
         own = choice.targets
         is_plain = own and not choice.draining and not choice.passed_by and not needs.own_token
-        if is_plain and (len(own) == 1 or len(targets) >= MOST_ORDERED):
-            targets += own
-        else:
+        if not is_plain or (len(own) > 1 and len(targets) < MOST_ORDERED):
             targets += _targets(choice, needs, pin, node, roll, passed_over)
+        elif len(own) > 1 and next_count < MOST_NEXT:
+            next_count += 1
+            targets += _from_anywhere(own, choice.provider, roll)
+        else:
+            targets += own
     return targets
 
 
@@ -394,6 +401,18 @@ def _some_keys_in_order(targets: Sequence[Target], provider: Provider, node: Nod
     mixed = rotated(first, int(roll() * count))
     some, rest = mixed[:MOST_ORDERED], mixed[MOST_ORDERED:]
     return [*_keys_in_order(some, provider, node, roll), *rest, *others]
+
+
+def _from_anywhere(targets: tuple[Target, ...], provider: Provider, roll: Roll) -> tuple[Target, ...]:
+    """Keys, which come by priority, in as good as no time: those that come first from a random place on."""
+    if provider.key_selection is KeySelection.PRIORITY:
+        return targets
+    first = _priority(targets[0])
+    count = len(targets)
+    if _priority(targets[-1]) != first:
+        count = bisect_right(targets, first, key=_priority)
+    begin = int(roll() * count)
+    return targets[begin:count] + targets[:begin] + targets[count:]
 
 
 def _priority(target: Target) -> int:

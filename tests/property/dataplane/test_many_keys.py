@@ -127,6 +127,18 @@ def test_what_cools_down_among_thousands_comes_last_and_nothing_else_moves() -> 
     assert found.passed_over == [(f"{each.provider.name}/{each.label}", "cooling down") for each in every[::2]]
 
 
+@pytest.mark.parametrize("selection", [KeySelection.LEAST_LOADED, KeySelection.WEIGHTED, KeySelection.ROUND_ROBIN])
+def test_where_the_first_provider_cools_down_the_next_ones_keys_share(selection: KeySelection) -> None:
+    """All of its requests would go to one key."""
+    one, node, roll = routed(2, 60, selection, priorities=2), NodeState(), random.Random(7).random
+    for target in one.choices[0].targets:
+        node.cooldowns.note(target, Reason.RATE_LIMITED, 10.0)
+    first = Counter(plan(one, MODEL, Needs(), None, node, 0.0, roll).targets[0].load_key for _ in range(1_000))
+
+    assert set(first) == {("p1", f"k{n}") for n in range(0, 60, 2)}
+    assert max(first.values()) < 100
+
+
 def test_what_has_expired_among_thousands_is_left_out_and_nothing_else_moves() -> None:
     one, node = routed(2, 1_000, KeySelection.PRIORITY, ends_s=100.0), NodeState(unix_s=200.0)
     every = [target for choice in one.choices for target in choice.targets]
