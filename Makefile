@@ -98,7 +98,7 @@ chaos: setup ## real processes under random faults, 112 seeds; SEED=7 plays one 
 
 # Most tests wait for processes: six files at a time, the longest first (tests/support/order.py), keep two processors busy.
 # `make test SIDE_BY_SIDE=` runs one after another.
-SIDE_BY_SIDE ?= -n 6 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE ?= -n 10 --dist loadfile --no-loadscope-reorder
 
 # What needs no process to wait for runs beside the tests, and says what it found in one piece.
 check: setup compiled ## everything that CI runs; changes no file

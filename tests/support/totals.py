@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from ccr_cli.failure import Failure
+from ccr_cli.status import status as ask_status
 from ccr_data.core.frames import MAGIC, frames_in
 from ccr_rpc.v1 import ledger_pb2, ledger_pb2_grpc, usage_pb2
+from typer import Exit
 
-from support.ccr import ccr
 from support.load import INPUT_TOKENS, OUTPUT_TOKENS, Call
 from support.serving import Relay, until
 
@@ -28,9 +31,16 @@ def counted(relay: Relay, column: str = "requests") -> int:
 
 
 def status(relay: Relay) -> dict[str, Any]:
-    """What `ccr status --json` says."""
-    done = ccr("status", "--json", "--state-dir", str(relay.state))
-    return {"exit_code": done.returncode, **json.loads(done.stdout)}
+    """What `ccr status --json` says, without a process for each time that it is asked."""
+    exit_code, said = 0, io.StringIO()
+    with contextlib.redirect_stdout(said):
+        try:
+            ask_status(state_dir=relay.state, as_json=True)
+        except Exit as end:
+            exit_code = end.exit_code
+        except Failure as failure:
+            exit_code = failure.exit_code
+    return {"exit_code": exit_code, **json.loads(said.getvalue())}
 
 
 def assert_totals_exact(relay: Relay, calls: Sequence[Call], within_s: float = 15.0) -> None:
