@@ -9,7 +9,10 @@ from typing import Any
 
 
 class LoggedEvents:
-    """What has been logged to a file so far, from a position on; other lines are passed over."""
+    """What has been logged to a file so far, from a position on; other lines are passed over.
+
+    So is one that two processes share: where the disk was full, or one was killed while it wrote.
+    """
 
     def __init__(self, path: Path, begins: int = 0) -> None:
         self._path = path
@@ -18,7 +21,7 @@ class LoggedEvents:
         self._lock = threading.Lock()
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """The lines of one event, in order. Raises ValueError for a line that looks like one and is not."""
+        """The lines of one event, in order."""
         with self._lock:
             self._read_on()
             return list(self._seen.get(name, ()))
@@ -33,5 +36,8 @@ class LoggedEvents:
         self._read_to += len(lines) + len(newline)
         for line in lines.split(b"\n"):
             if line.startswith(b"{") and line.endswith(b"}"):
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
                 self._seen.setdefault(str(event.get("event")), []).append(event)

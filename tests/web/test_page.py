@@ -143,7 +143,7 @@ async def test_a_changed_file_is_seen_and_compared(stage: Stage, chromium: Brows
     """Who edits the configuration sees that it was taken, and what that changed."""
     async with chromium.page() as page:
         await _opened(page, stage, "config")
-        await page.sees("role=button[name='Compare…']")
+        await page.sees("role=button[name='Reload']")
         stage.config.write_text(stage.config.read_text().replace("interval: 60s", "interval: 90s"))
         await page.click("role=button[name='Reload']")
         await page.click("role=dialog >> role=button[name='Reload']")
