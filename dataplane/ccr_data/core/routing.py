@@ -18,7 +18,7 @@ from ccr_data.core.errors import CircuitsOpen, CredentialsExpired, NoSuchModel, 
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason, Scored
-from ccr_data.core.snapshot import Choice, KeySelection, Provider, RoutedModel, Snapshot, Strategy, Target
+from ccr_data.core.snapshot import Choice, KeySelection, RoutedModel, Snapshot, Strategy, Target
 
 MOST_ORDERED = 32  # targets that are put in order, more than a request tries; the others follow by priority
 MOST_NEXT = 4  # choices behind those whose keys do not all begin with the same one
@@ -233,7 +233,7 @@ def _gathered(
             targets += _targets(choice, needs, pin, node, roll, passed_over)
         elif len(own) > 1 and next_count < MOST_NEXT:
             next_count += 1
-            targets += _from_anywhere(own, choice.provider, roll)
+            targets += _from_anywhere(own, choice, roll)
         else:
             targets += own
     return targets
@@ -355,7 +355,7 @@ def _targets(
     if needs.own_token:
         return [choice.subscription_target] if choice.subscription_target else []
     is_last = not choice.targets
-    targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice.provider, node, roll)
+    targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice, node, roll)
     for target in () if is_last else choice.passed_by:
         passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
     for target in choice.draining:
@@ -369,15 +369,16 @@ def _targets(
     return targets
 
 
-def _keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeState, roll: Roll) -> list[Target]:
+def _keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
     if len(targets) <= 1:
         return list(targets)
     if len(targets) > MOST_ORDERED:
-        return _some_keys_in_order(targets, provider, node, roll)
+        return _some_keys_in_order(targets, choice, node, roll)
     keyed = [_KeyedTarget(target) for target in targets]
+    provider = choice.provider
     match provider.key_selection:
         case KeySelection.LEAST_LOADED:
-            ordered = sorted(shuffled(keyed, roll), key=lambda entry: node.load.of(entry.target) / entry.weight)
+            ordered = _least_loaded_first(shuffled(keyed, roll), node.load)
         case KeySelection.WEIGHTED:
             ordered = shuffled(keyed, roll)
         case KeySelection.ROUND_ROBIN:
@@ -387,8 +388,12 @@ def _keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeStat
     return [entry.target for entry in by_priority(ordered)]
 
 
-def _some_keys_in_order(targets: Sequence[Target], provider: Provider, node: NodeState, roll: Roll) -> list[Target]:
-    """The same of many keys, which come by priority: of those that come first a random stretch is put in order, the others follow."""
+def _some_keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
+    """The same of many keys, which come by priority: of those that come first a stretch is put in order, the others follow.
+
+    It begins with a key that is drawn by weight from all of them, so that each gets its share.
+    """
+    provider = choice.provider
     count = bisect_right(targets, _priority(targets[0]), key=_priority)
     first, others = targets[:count], targets[count:]
     match provider.key_selection:
@@ -398,21 +403,31 @@ def _some_keys_in_order(targets: Sequence[Target], provider: Provider, node: Nod
             turn = node.turns.next_key_of.get(provider.name, 0)
             node.turns.next_key_of[provider.name] = turn + 1
             return [*rotated(first, turn), *others]
-    mixed = rotated(first, int(roll() * count))
-    some, rest = mixed[:MOST_ORDERED], mixed[MOST_ORDERED:]
-    return [*_keys_in_order(some, provider, node, roll), *rest, *others]
+    mixed = rotated(first, _drawn(choice.weights, roll))
+    near = [_KeyedTarget(target) for target in mixed[:MOST_ORDERED]]
+    some = [near[0], *shuffled(near[1:], roll)]
+    if provider.key_selection is KeySelection.LEAST_LOADED:
+        some = _least_loaded_first(some, node.load)
+    return [*[entry.target for entry in some], *mixed[MOST_ORDERED:], *others]
 
 
-def _from_anywhere(targets: tuple[Target, ...], provider: Provider, roll: Roll) -> tuple[Target, ...]:
-    """Keys, which come by priority, in as good as no time: those that come first from a random place on."""
-    if provider.key_selection is KeySelection.PRIORITY:
+def _from_anywhere(targets: tuple[Target, ...], choice: Choice, roll: Roll) -> tuple[Target, ...]:
+    """Keys, which come by priority, in as good as no time: those that come first from one on that is drawn by weight."""
+    selection, count = choice.provider.key_selection, len(choice.weights)
+    if selection is KeySelection.PRIORITY or not count:
         return targets
-    first = _priority(targets[0])
-    count = len(targets)
-    if _priority(targets[-1]) != first:
-        count = bisect_right(targets, first, key=_priority)
-    begin = int(roll() * count)
+    begin = int(roll() * count) if selection is KeySelection.ROUND_ROBIN else _drawn(choice.weights, roll)
     return targets[begin:count] + targets[:begin] + targets[count:]
+
+
+def _drawn(weights: tuple[int, ...], roll: Roll) -> int:
+    """A place, drawn by weight; `weights` are added up."""
+    return bisect_right(weights, roll() * weights[-1], 0, len(weights) - 1)
+
+
+def _least_loaded_first(keyed: list[_KeyedTarget], load: Load) -> list[_KeyedTarget]:
+    """By open requests for the weight; equal ones stay in order."""
+    return sorted(keyed, key=lambda entry: load.of(entry.target) / entry.weight)
 
 
 def _priority(target: Target) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, higher
@@ -429,6 +430,7 @@ class Choice:
     may_expire: bool = False  # whether one of its keys does
     passed_by: tuple[Target, ...] = ()  # with active keys of open circuits: for want of anything else
     is_open: bool = False  # its provider's circuit is open, or those of all its active keys
+    weights: tuple[int, ...] = ()  # of the keys of `targets`, else `passed_by`, that come first, added up one by one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -554,7 +556,7 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
     own_name = candidate.model or provider.own_name(model)
     rename = own_name if own_name != model else None
     fit = _other_generation(model, own_name) if provider.adjusts_renamed and rename is not None else None
-    targets, passed_by, draining, own_token, may_expire = provider.made(rename, fit)
+    targets, passed_by, draining, own_token, may_expire, weights = provider.made(rename, fit)
     rank = 0.0
     if strategy is Strategy.COST_BASED:
         rank = provider.blended_price(own_name, snapshot.prices)
@@ -574,6 +576,7 @@ def _choice(snapshot: Snapshot, candidate: Candidate, model: str, strategy: Stra
         may_expire,
         passed_by,
         provider.is_open or (bool(passed_by) and not targets),
+        weights,
     )
 
 
@@ -585,6 +588,7 @@ class Made(NamedTuple):
     draining: tuple[Target, ...]
     own_token: Target | None
     may_expire: bool
+    weights: tuple[int, ...]  # see Choice
 
 
 def _made(provider: Provider, rename: str | None, fit: Generation | None) -> Made:
@@ -598,7 +602,14 @@ def _made(provider: Provider, rename: str | None, fit: Generation | None) -> Mad
     if provider.is_draining:
         targets, passed_by, draining = (), (), (*targets, *passed_by, *draining)
     own_token = target(provider, None, rename, fit) if provider.accepts_subscription else None
-    return Made(targets, passed_by, draining, own_token, any(key.expires_at_s != NEVER_S for key in provider.keys))
+    may_expire = any(key.expires_at_s != NEVER_S for key in provider.keys)
+    return Made(targets, passed_by, draining, own_token, may_expire, _weights(targets or passed_by))
+
+
+def _weights(by_priority: Sequence[Target]) -> tuple[int, ...]:
+    """Of those that come first, added up."""
+    keys = [target.key for target in by_priority if target.key is not None]
+    return tuple(accumulate(key.weight for key in keys if key.priority == keys[0].priority))
 
 
 def _priority(key: Key) -> int:

@@ -33,9 +33,17 @@ MODEL = "claude-sonnet-5"
 
 
 def routed(
-    providers: int, keys: int, selection: KeySelection, priorities: int = 1, ends_s: float = NEVER_S
+    providers: int,
+    keys: int,
+    selection: KeySelection,
+    priorities: int = 1,
+    ends_s: float = NEVER_S,
+    heavy: int | None = None,
 ) -> RoutedModel:
-    """So many providers of so many keys, whose priorities go round; every other one ends then."""
+    """So many providers of so many keys, whose priorities go round; every other one ends then.
+
+    `heavy`: this one weighs as much as all others together, which weigh the same.
+    """
     made = {
         f"p{p}": Provider(
             f"p{p}",
@@ -48,7 +56,7 @@ def routed(
                     f"k{n}",
                     "secret",
                     "",
-                    weight=1 + n % 3,
+                    weight=1 + n % 3 if heavy is None else keys - 1 if n == heavy else 1,
                     priority=n % priorities,
                     expires_at_s=NEVER_S if n % 2 else ends_s,
                 )
@@ -103,6 +111,18 @@ def test_of_many_keys_each_gets_its_share(selection: KeySelection) -> None:
     heavy = sum(count for label, count in first.items() if int(label[1:]) % 3 == 2) / 7_000
     wanted = 23 / 70 if selection is KeySelection.ROUND_ROBIN else 3 * 23 / (24 + 2 * 23 + 3 * 23)
     assert heavy == pytest.approx(wanted, abs=0.04)
+
+
+@pytest.mark.parametrize("selection", [KeySelection.LEAST_LOADED, KeySelection.WEIGHTED])
+@pytest.mark.parametrize("cooling", [False, True])
+def test_one_heavy_key_among_many_gets_its_half(selection: KeySelection, *, cooling: bool) -> None:
+    """Whoever pays for a large account beside a hundred small ones; also where it is the next provider's."""
+    one, node, roll = routed(2, 100, selection, heavy=70), NodeState(), random.Random(7).random
+    for target in one.choices[0].targets if cooling else ():
+        node.cooldowns.note(target, Reason.RATE_LIMITED, 10.0)
+    first = Counter(plan(one, MODEL, Needs(), None, node, 0.0, roll).targets[0].load_key for _ in range(2_000))
+
+    assert first["p1" if cooling else "p0", "k70"] / 2_000 == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_busy_key_waits_while_others_are_idle() -> None:
