@@ -15,6 +15,7 @@ from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell import report
 from ccr_data.shell.control_link import ControlAddress, LinkPolicy
+from ccr_data.shell.logs import logging_to
 from ccr_data.shell.node_dir import NodeDir
 from ccr_data.shell.report import Reporter
 from support.control import until
@@ -422,6 +423,22 @@ async def test_acknowledgements_of_strange_things_are_ignored(new_node: Callable
 
 
 # on the request path
+
+
+async def test_a_log_that_fails_keeps_no_usage_back(state: Path) -> None:
+    """Nor does it end the node."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no line")
+
+    reporter = Reporter(NODE, NodeDir(state, "w"), lambda: None, journal="j", log_requests=fail)
+    reporter.note(record("r"))
+    sink: list[bytes] = []
+    with logging_to(sink.append, "json", is_terminal=False):
+        await reporter._take_in()
+
+    assert reporter._journal.seal(0.0) is not None
+    assert b'"requests_not_logged"' in b"".join(sink)
 
 
 def test_noting_costs_next_to_nothing(state: Path) -> None:

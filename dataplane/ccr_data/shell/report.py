@@ -162,7 +162,10 @@ class Reporter:
     def _take_slice(self) -> None:
         records = self._noted[:SLICE_RECORDS]
         del self._noted[:SLICE_RECORDS]
-        self._log_requests(records)
+        try:
+            self._log_requests(records)
+        except Exception:  # what is not logged is still told to the control plane
+            log.exception("requests_not_logged", requests=len(records))
         try:
             self._journal.note(*self._detail.split(records, time.monotonic()))
         except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
