@@ -12,7 +12,8 @@ from ccr_control.core.leases import LEARN_S, Amounts, BudgetName, Leases, Use
 from ccr_control.core.ledger import Counters
 from ccr_control.core.refreshing import Standing, failed, found, is_due, put_back, refused
 from ccr_control.core.stats import Slice, Stats
-from ccr_data.core.amounts import Allowance
+from ccr_data.core.amounts import Allowance, Spent
+from ccr_data.core.budget import Lease
 from ccr_data.core.limit_headers import rest_asked
 from ccr_data.core.limits import Limits
 from ccr_data.shell.kept_budgets import KeptBudgets
@@ -116,6 +117,16 @@ def test_a_serial_that_is_none_is_not_believed() -> None:
     use = Use(whole, whole, Amounts(), 1, (1 << 63) - 1)
     given = [one for at_s in (1.0, 10.0, 20.0) for one in leases.reported("a", "i", {name: use}, at_s)]
     assert all(5 < lease.serial < 100 for lease in given)
+
+
+@pytest.mark.parametrize(("serial", "is_believed"), [(7, True), (1 << 62, False), ((1 << 63) - 1, False)])
+def test_a_kept_lease_beyond_all_serials_is_not_taken_over(serial: int, *, is_believed: bool) -> None:
+    """The control plane counts on from none of those: the node would heed no lease of its any more."""
+    limits, share = Limits(), Allowance(requests=5)
+    limits.recall([Spent(("p", "s"), "", share, share, serial)], 100.0, 1.0)
+    assert [one.serial for one in limits.spent(100.0)] == ([serial] if is_believed else [])
+    limits.take_lease(Lease(("p", "s"), "", share, 8))
+    assert [one.serial for one in limits.spent(100.0)] == [8]
 
 
 def test_a_credential_is_looked_for_though_its_time_lies_ahead() -> None:

@@ -16,6 +16,7 @@ from ccr_data.core.limit_headers import Rest
 MAX_MEMO = 4096  # names of models come from clients
 MAX_CLASSES = 8192  # of all accounts together; beyond them an account has one more for all other models
 MAX_BUDGETS = 1024  # learned from headers; configured ones always have a place
+MAX_SERIAL = 1 << 62  # of leases: far beyond the moments that they are counted from
 
 _CLAUDE = re.compile(r"(opus|sonnet|haiku|fable|mythos|instant)-(\d+)|claude-(\d+)(?:[.-]\d)?-(opus|sonnet|haiku)")
 
@@ -262,6 +263,8 @@ class Limits:
         Its leases go on, too: the control plane gives them to nobody else before it has heard of this process.
         """
         for one in spent:
+            if not 0 <= one.serial < MAX_SERIAL:  # none that was given: every later lease would count as older
+                continue
             self._recalled[one.scope, one.model_class] = (one, now_s - age_s)
             if one.lease is not None:
                 self.take_lease(Lease(one.scope, one.model_class, one.lease, one.serial))
