@@ -8,6 +8,7 @@ certificate, too. Tokens come in the `authorization` of each call and never in a
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,11 +27,11 @@ from ccr_control.shell.streams import OpenStreams
 from ccr_control.shell.web_grpc import GrpcWeb, Receive, Scope, Send
 from ccr_control.shell.web_pages import BUILT, GUARDS, INDEX, NOT_BUILT, Page, page_at, pages
 from ccr_control.shell.web_tls import WebTls
+from ccr_control.shell.web_visitors import receiving
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 NODES_ONLY = frozenset(("ccr.rpc.v1.SnapshotService", "ccr.rpc.v1.UsageService"))
 """What is not for browsers: streams in both directions, with secrets."""
-STOP_WITHIN_S = 1.0
 
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -53,31 +54,26 @@ async def serving_web(
     streams = OpenStreams()
     calls = GrpcWeb([DoorGuard(doorman), HandlerGuard(streams)])
     services.offer_to_browsers(calls, without=NODES_ONLY)
-    runner = web.AppRunner(
-        application(calls, pages(folder), {*LOOPBACK_NAMES, _host_name(address), *(secured.names if secured else ())}),
-        handler_cancellation=True,  # or nobody would tell us that a browser has left
-        access_log=None,
-        shutdown_timeout=STOP_WITHIN_S,
-    )
-    await runner.setup()
-    try:
-        port = await _listen(runner, address, secured)
-        yield None if port is None else _url(address, port, secured)
-    finally:
-        streams.stop()
-        await runner.cleanup()
+    listening = _listening(address)
+    if listening is None:
+        yield None
+        return
+    names = {*LOOPBACK_NAMES, _host_name(address), *(secured.names if secured else ())}
+    served = application(calls, pages(folder), names)
+    async with receiving(served, listening, secured.context if secured else None):
+        try:
+            yield _url(address, listening.getsockname()[1], secured)
+        finally:
+            streams.stop()
 
 
-async def _listen(runner: web.AppRunner, address: Address, tls: WebTls | None) -> int | None:
-    """Begin to listen. Returns the port, None if it cannot be had."""
+def _listening(address: Address) -> socket.socket | None:
+    """The socket of the door, None if the address cannot be had."""
     try:
-        listening = listen(address.host, address.port)
+        return listen(address.host, address.port)
     except CannotStart as error:
         log.warning("web_unavailable", listen=str(address), problem=str(error), setting="control.web_listen")
         return None
-    await web.SockSite(runner, listening, ssl_context=tls.context if tls else None).start()
-    port: int = listening.getsockname()[1]
-    return port
 
 
 def _url(address: Address, port: int, tls: WebTls | None) -> str:
