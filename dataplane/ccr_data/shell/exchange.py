@@ -903,11 +903,14 @@ class Exchange(Answering):
             return
         if self._state is RELAYING:
             self._ping_between_events()
-        elif self._state is HOLDING and self._beginning is None:
-            self._release()  # no stream, though one was asked for: pings would spoil it
+        elif self._state is HOLDING and (self._beginning is None or self._is_of_http10()):
+            self._release()  # no stream, though one was asked for, or its client takes no chunks: pings would spoil it
             self.flush()
         else:
             self._ping_before_content()
+
+    def _is_of_http10(self) -> bool:
+        return self._request is not None and self._request.head.is_http10
 
     def _time_out(self) -> None:
         if self._state is RELAYING:

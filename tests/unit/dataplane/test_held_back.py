@@ -69,7 +69,7 @@ class Ends:
         pass
 
 
-def begun() -> tuple[Ends, Exchange]:
+def begun(version: bytes = b"1.1") -> tuple[Ends, Exchange]:
     """A request for a stream, sent to the first of two providers at the time 0."""
     keys = (Key("k", "secret", ""),)
     providers = {
@@ -82,7 +82,7 @@ def begun() -> tuple[Ends, Exchange]:
     relay = Relay(cast("Any", SimpleNamespace(current=snapshot)), cast("Any", ends))
     relay.pool, relay.clock_s = cast("Any", ends), 0.0
     head = parse_request_head(
-        b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d" % len(STREAM_BODY),
+        b"POST /v1/messages HTTP/%b\r\nhost: localhost\r\ncontent-length: %d" % (version, len(STREAM_BODY)),
         LineMemory(of_request=True),
     )
     exchange = relay.handle(cast("Any", ends), head, STREAM_BODY, relay.check_head(head))
@@ -149,3 +149,13 @@ def test_what_is_encoded_is_not_held_back() -> None:
     hear_head(exchange, STREAM + b"content-encoding: gzip\r\n", Body.UNTIL_CLOSE)
     hear(exchange, b"packed")
     assert b"packed" in ends.written
+
+
+def test_a_client_that_takes_no_pings_gets_what_is_held_back() -> None:
+    """One of HTTP/1.0, which knows no chunks: at the silence bound it gets the beginning of the stream rather than nothing."""
+    ends, exchange = begun(b"1.0")
+    hear_head(exchange, STREAM, Body.UNTIL_CLOSE)
+    hear(exchange, EVENTS[0])
+    assert ends.written == b""
+    pass_time(exchange, POLICY.silence_bound_s + 1)
+    assert ends.written.endswith(b"\r\n\r\n" + EVENTS[0])
