@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from ccr_data.core.framing import LAST_CHUNK, VERBATIM, broken_end, chunk, discarding, missing_end
+from itertools import pairwise
+
+from ccr_data.core.framing import (
+    LAST_CHUNK,
+    MOST_JOINED,
+    SHORT,
+    VERBATIM,
+    broken_end,
+    chunk,
+    discarding,
+    is_event_end,
+    joined,
+    missing_end,
+)
 from ccr_data.core.http1 import ChunkWalker
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +66,21 @@ def test_only_the_end_may_be_missing(parts: list[bytes], data: st.DataObject) ->
         assert completed == payload
     if payload == b"".join(parts) and not walker.is_done:
         assert end == whole[len(body) :]
+
+
+@given(st.text("\r\nx", max_size=40), st.lists(st.integers(0, 40)))
+def test_events_end_where_they_end_however_they_were_cut(text: str, cuts: list[int]) -> None:
+    """A read may end between the two newlines of the last event."""
+    stream = text.encode()
+    last = (b"", 0)
+    for start, end in pairwise([0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]):
+        last = (stream, end) if end - start >= SHORT else joined(*last, stream[start:end])
+        assert is_event_end(*last) == is_event_end(stream[:end], end)
+
+
+def test_a_stream_of_single_bytes_is_not_kept() -> None:
+    last, longest = (b"", 0), 0
+    for _ in range(3 * MOST_JOINED):
+        last = joined(*last, b"x")
+        longest = max(longest, last[1])
+    assert longest <= MOST_JOINED + SHORT

@@ -14,6 +14,8 @@ from ccr_data.core.http1 import AnswerHead, ChunkWalker
 
 MAX_FILLER_BYTES = 1 << 20
 MAX_RANGES = 8  # pieces of payload in one read that are looked at one by one
+SHORT = 4  # bytes of payload that may be no more than the rest of an event's end
+MOST_JOINED = 4096
 LAST_CHUNK = b"0\r\n\r\n"
 # Gives a half-received event a name that every client ignores, and ends it (SSE: the last `event` field counts).
 _DISCARD = b"event: incomplete\n\n"
@@ -101,6 +103,12 @@ def gathered(data: bytes, ranges: list[tuple[int, int]]) -> tuple[bytes, list[tu
 def is_event_end(data: bytes, end: int) -> bool:
     """Whether an event ends exactly at `end`; events may then be added."""
     return data.endswith(_EVENT_ENDS, max(0, end - 4), end)
+
+
+def joined(data: bytes, end: int, piece: bytes) -> tuple[bytes, int]:
+    """A short piece of payload behind what came before it, `data[:end]`, or the end of that: events may end in two pieces."""
+    ending = data[0 if end <= MOST_JOINED else end - SHORT : end] + piece
+    return ending, len(ending)
 
 
 def discarding(data: bytes, end: int) -> bytes:

@@ -14,6 +14,7 @@ from ccr_data.core import answers
 from ccr_data.core.framing import (
     LAST_CHUNK,
     MAX_RANGES,
+    SHORT,
     Body,
     Passing,
     broken_end,
@@ -22,6 +23,7 @@ from ccr_data.core.framing import (
     discarding,
     gathered,
     is_event_end,
+    joined,
     passing_of,
 )
 from ccr_data.core.http1 import AnswerHead, ChunkWalker
@@ -112,7 +114,7 @@ class Answering:
         self._tap: UsageTap | None = None
         self._json: list[bytes] = []  # payload of an answer whose usage is read at the end
         self._stores_json = False
-        self._last = (b"", 0)  # the piece relayed last, and where its payload ends
+        self._last = (b"", 0)  # the piece relayed last, where its payload ends; a short one with those before it
         self._answer_size = 0
 
     # --- an answer that passes ------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ class Answering:
             self._answer_size += end - start
             if tap is not None:
                 tap.feed(data, start, end)
-                self._last = (data, end)
+                self._last = (data, end) if end - start >= SHORT else joined(*self._last, data[start:end])
             elif self._stores_json:
                 self._json.append(data[start:end])
         if self._stores_json and self._answer_size > MAX_READ_ANSWER_BYTES:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from ccr_data.core.framing import Body
 from ccr_data.core.http1 import LineMemory, parse_answer_head, parse_request_head
-from ccr_data.core.records import Reason, Record
+from ccr_data.core.records import Outcome, Reason, Record
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
@@ -159,3 +159,17 @@ def test_a_client_that_takes_no_pings_gets_what_is_held_back() -> None:
     assert ends.written == b""
     pass_time(exchange, POLICY.silence_bound_s + 1)
     assert ends.written.endswith(b"\r\n\r\n" + EVENTS[0])
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_stream_that_breaks_off_behind_its_last_event_is_whole_however_that_was_read(left: int) -> None:
+    """A read may end between the last two newlines: then the next one brings the other alone."""
+    ends, exchange = begun()
+    hear_head(exchange, STREAM, Body.UNTIL_CLOSE)
+    whole = b"".join(EVENTS)
+    for piece in filter(None, (whole[: len(whole) - left], whole[len(whole) - left :])):
+        hear(exchange, piece)
+    exchange.answer_broken(is_stale=False)
+    assert b"event: error" not in ends.written
+    assert ends.written.endswith(b"\r\n0\r\n\r\n")
+    assert exchange.record.outcome is Outcome.SERVED
