@@ -156,7 +156,9 @@ def test_today_is_still_today_when_the_clock_was_ahead_for_a_while() -> None:
 
 
 @pytest.mark.parametrize(("boot", "used"), [("this-start", 3), ("another-start", 0)])
-def test_what_was_used_counts_for_its_minute_whatever_the_wall_clock_says(tmp_path: Path, boot: str, used: int) -> None:
+async def test_what_was_used_counts_for_its_minute_whatever_the_clock_says(
+    tmp_path: Path, boot: str, used: int
+) -> None:
     """As long as the machine was not started anew: then nothing else is known."""
     directory = NodeDir(tmp_path, "n")
     directory.path.mkdir(parents=True)
@@ -167,7 +169,7 @@ def test_what_was_used_counts_for_its_minute_whatever_the_wall_clock_says(tmp_pa
     assert budget is not None
     for _ in range(3):
         assert budget.try_reserve(100, perf_counter())
-    KeptBudgets(directory, before, lambda: NOW_S, lambda: 500.0, "this-start").save()
+    await KeptBudgets(directory, before, lambda: NOW_S, lambda: 500.0, "this-start").save()
     after = Limits()
     after.configure({scope: Allowance(requests=10)}, {}, 1)
     KeptBudgets(directory, after, lambda: NOW_S + HOUR_S, lambda: 510.0, boot).load()

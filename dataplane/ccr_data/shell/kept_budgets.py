@@ -90,7 +90,7 @@ class KeptBudgets:
                     await self._news.wait()
             self._news.clear()
             try:
-                self.save()
+                await self.save()
             except OSError as error:
                 if not is_broken:
                     reason = error.strerror or str(error)
@@ -99,18 +99,21 @@ class KeptBudgets:
             else:
                 is_broken = False
 
-    def save(self) -> None:
-        """Write if something changed. Raises OSError."""
+    async def save(self) -> None:
+        """Write if something changed, beside the streams: there may be a thousand budgets, and a slow disk. Raises OSError."""
         spent = self._limits.spent(perf_counter())
         if spent == self._written:
             return
-        data = msgspec.json.encode(_File(self._unix_s(), spent, self._boot, self._steady_s()))
+        await asyncio.to_thread(self._write, _File(self._unix_s(), spent, self._boot, self._steady_s()))
+        self._written = spent
+
+    def _write(self, what: _File) -> None:
+        data = msgspec.json.encode(what)
         half = self._path.with_name(".budgets.json.new")
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)
         half.replace(self._path)
-        self._written = spent
 
 
 def _boot() -> str:
