@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import pytest
+from ccr_data.core.amounts import NO_LIMITS
 from ccr_data.core.batches import Journal, Limits, Waiting
+from ccr_data.core.budget import BudgetUse
 from ccr_data.core.node import NodeStatus
 from ccr_data.core.records import RateLimitSighting
+from ccr_data.shell.lanes import FEW_BUDGETS, OwnLane
+from ccr_data.shell.node_dir import NodeDir
+from ccr_data.shell.spool import Spool
 from ccr_data.shell.usage_wire import UsageEncoder, batch_request, journal_of, journal_suffix, status_suffix
 from ccr_rpc.v1 import usage_pb2
 from support.node_values import STARTED_AT_S, record
@@ -134,3 +143,21 @@ def test_suffixes_add_to_a_batch_without_parsing_it() -> None:
     assert journal_of(batch.payload, 1) == "j"
     assert journal_of(batch.payload, 2) is None
     assert journal_of(b"\xff", 1) is None
+
+
+@pytest.mark.parametrize("count", [FEW_BUDGETS, FEW_BUDGETS + 1])
+async def test_a_status_with_many_budgets_is_written_beside_the_streams(tmp_path: Path, count: int) -> None:
+    """A thousand take as long as a hundred requests."""
+    journal = Journal("j", UsageEncoder())
+    journal.seal(1.0, even_if_empty=True)
+    uses = tuple(BudgetUse(("p", f"s{n}"), "", NO_LIMITS, NO_LIMITS, NO_LIMITS, n, 0) for n in range(count))
+    lane = OwnLane(journal, Spool(NodeDir(tmp_path, "n"), "j"), lambda: NodeStatus(budgets=uses), tuple)
+
+    sending = asyncio.create_task(lane.next_request(0))
+    await asyncio.sleep(0)
+    assert sending.done() == (count <= FEW_BUDGETS)
+
+    found = await sending
+    assert found is not None
+    batch = usage_pb2.ReportUsageRequest.FromString(found[1]).batch
+    assert [use.asked for use in batch.budgets] == [*range(count)]
