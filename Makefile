@@ -15,7 +15,7 @@ GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "inst
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends python3-venv >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto docs format lint types contracts generated compiled compatible unit property golden integration faults simulation chaos web page screenshots check test run bench scale simulate attack upgrade audit
+.PHONY: help setup proto docs format lint types contracts generated compiled compatible unit property golden integration faults simulation long chaos web page screenshots check test run bench scale simulate attack upgrade audit
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -98,14 +98,19 @@ chaos: setup ## real processes under random faults, 112 seeds; SEED=7 plays one 
 
 # Most tests wait for processes: six files at a time, the longest first (tests/support/order.py), keep two processors busy.
 # `make test SIDE_BY_SIDE=` runs one after another.
-SIDE_BY_SIDE ?= -n 10 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE ?= -n 6 --dist loadfile --no-loadscope-reorder
 
 # What needs no process to wait for runs beside the tests, and says what it found in one piece.
-check: setup compiled ## everything that CI runs; changes no file
+check: setup compiled ## style, types and tests, as CI runs them; changes no file
 	@said=$$(mktemp) && trap 'rm -f "$$said" "$$said.failed"' EXIT && \
 	    { { $(MAKE) --no-print-directory lint types web >"$$said" 2>&1 || touch "$$said.failed"; echo; cat "$$said"; } & } && \
-	    { $(PYTEST) $(SIDE_BY_SIDE) $(ARGS); tests=$$?; wait; \
+	    { $(PYTEST) $(SIDE_BY_SIDE) -m "not long" $(ARGS); tests=$$?; wait; \
 	      if [ -e "$$said.failed" ]; then cat "$$said"; echo "lint, types or web: see above" >&2; exit 1; fi; exit $$tests; }
+
+# The rest of the tests, and ten times the examples of each property.
+long: setup compiled ## what `make test` leaves out: the same in more ways, or for longer
+	$(PYTEST) $(SIDE_BY_SIDE) -m long $(ARGS)
+	CCR_EXAMPLES=500 $(PYTEST) $(SIDE_BY_SIDE) tests/property $(ARGS)
 
 test: check ## set up, then check
 

@@ -18,7 +18,8 @@ from hypothesis import settings
 from support import order
 from support.tls import Certificates, make_certificates
 
-settings.register_profile("here", deadline=None)  # a unit test asserts nothing about time
+EXAMPLES = int(os.environ.get("CCR_EXAMPLES", "50"))  # of each property that does not say itself how many
+settings.register_profile("here", deadline=None, max_examples=EXAMPLES)  # a unit test asserts nothing about time
 settings.load_profile("here")
 
 

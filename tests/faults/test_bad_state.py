@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.kinds import longer
 from support.load import Load, SteadyUpstream, at_work, steady_load
 from support.relay import config, provider, relaying
 from support.serving import Relay, until
@@ -73,7 +74,7 @@ def link_instead(path: Path) -> None:
     path.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("damage", [flip, empty, rubbish, open_to_others, directory_instead, link_instead])
+@pytest.mark.parametrize("damage", [flip, link_instead, *longer(empty, rubbish, open_to_others, directory_instead)])
 def test_a_damaged_snapshot_is_not_served(
     tmp_path: Path, upstream: SteadyUpstream, damage: Callable[[Path], None]
 ) -> None:
@@ -97,7 +98,7 @@ def test_a_damaged_snapshot_is_not_served(
             assert (tmp_path / "state" / SNAPSHOT).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("damage", [cut, flip, rubbish])
+@pytest.mark.parametrize("damage", [flip, *longer(cut, rubbish)])
 def test_a_damaged_spool_is_delivered_as_far_as_it_is_sound(
     tmp_path: Path, upstream: SteadyUpstream, damage: Callable[[Path], None]
 ) -> None:
@@ -127,7 +128,7 @@ def test_a_damaged_spool_is_delivered_as_far_as_it_is_sound(
         assert sound + len(second.calls) <= counted(relay) <= len(load.calls) + len(second.calls)
 
 
-@pytest.mark.parametrize("damage", [cut, rubbish, directory_instead])
+@pytest.mark.parametrize("damage", [rubbish, *longer(cut, directory_instead)])
 def test_a_damaged_database_costs_statistics_and_nothing_else(
     tmp_path: Path, upstream: SteadyUpstream, damage: Callable[[Path], None]
 ) -> None:

@@ -20,6 +20,8 @@ from support.serving import REAL_SERVE, Relay, environment, served, until
 from support.totals import counted
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
 
+pytestmark = pytest.mark.long
+
 HOUR_S, DAY_S = 3600, 86_400
 OFFSETS_S = {"an hour forward": HOUR_S, "an hour back": 0, "another hour back": -HOUR_S, "a day forward": DAY_S}
 LIMIT = 12

@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support.load import SteadyUpstream, at_work, steady_load
 from support.relay import config, provider, relaying
 from support.serving import until
 from support.totals import assert_totals_exact, status
+
+pytestmark = pytest.mark.long
 
 TICKS_A_S = os.sysconf("SC_CLK_TCK")
 WATCHED_S = 1.5

@@ -25,7 +25,7 @@ BATCHES_A_SECOND = 20
 SCREENS = 200
 TICKS = os.sysconf("SC_CLK_TCK")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 
 def cpu_s(control: Control) -> float:

@@ -17,6 +17,8 @@ from support.relay import KEY, STREAM_BODY, client, config, provider, relaying
 from support.serving import Relay, until
 from support.totals import counted, safe, status
 
+pytestmark = pytest.mark.long
+
 KEYS = [{"label": "k", "key": "sk-up-k", "rpm_limit": 100_000}]
 NODE = "nodes/worker-0"
 ORPHAN = f"{NODE}/spool/00000000000000aa.spool"

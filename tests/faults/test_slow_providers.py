@@ -13,6 +13,8 @@ from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, rel
 from support.serving import Relay, until
 from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, json_answer, stream_answer
 
+pytestmark = pytest.mark.long
+
 DRIP_S = 0.06  # well within the idle limit
 IDLE = "2s"
 

@@ -34,7 +34,9 @@ def talk_through(talk: Talk, turns: int) -> Talk:
 
 
 @pytest.mark.parametrize("strategy", [strategy.value for strategy in Strategy])
-@pytest.mark.parametrize("session", [SESSION + "1", ""], ids=["named", "nameless"])
+@pytest.mark.parametrize(
+    "session", [SESSION + "1", pytest.param("", marks=pytest.mark.long)], ids=["named", "nameless"]
+)
 def test_a_session_reads_its_cache_as_if_there_were_no_relay(
     accounts: list[DemoProcess], tmp_path: Path, strategy: str, session: str
 ) -> None:
