@@ -42,6 +42,7 @@ BACKLOG = 4096
 FULL_IDLE_S = 1.0  # with too many clients, who asked nothing for so long makes room
 FULL_SAID_EVERY_S = 10.0
 DRAIN_IDLE_S = 1.0  # a client may be sending right now on a connection that was in use a moment ago
+DRAIN_EMPTY_LOOKS = 3
 DRAINED_BODY_BYTES = 4 << 20  # of a refused request; a client that is still sending would not read the answer
 JOINED_PART_BYTES = 16 << 10
 LEAST_BYTES_PER_S = 500  # of a body, once it has had its first time to arrive in
@@ -499,9 +500,17 @@ class Server:
             self._sock.close()
         try:
             async with asyncio.timeout(timeout_s):
-                while self.relay.exchanges or self.connections:
-                    for connection in tuple(self.connections):
-                        connection.close_if_idle(perf_counter() - DRAIN_IDLE_S)
+                empty, looked_s, patient_until_s = 0, self.relay.clock_s, 0.0
+                while empty < DRAIN_EMPTY_LOOKS:  # what was accepted a moment ago is not among the connections yet
+                    now_s = perf_counter()
+                    if (
+                        now_s - looked_s > DRAIN_IDLE_S / 2
+                    ):  # the process stood still: since when a client is idle it cannot tell
+                        patient_until_s = now_s + DRAIN_IDLE_S
+                    looked_s = now_s
+                    for connection in tuple(self.connections) if now_s >= patient_until_s else ():
+                        connection.close_if_idle(now_s - DRAIN_IDLE_S)
+                    empty = 0 if self.relay.exchanges or self.connections else empty + 1
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
