@@ -93,7 +93,7 @@ attack: ## hostile clients and providers, byte for byte
 upgrade: ## this version and the release before, together
 simulation: ## whole fleets on a virtual clock, 200 seeds
 
-chaos: setup ## real processes under random faults, 112 seeds; SEED=7 plays one again, ARGS="--seeds 1000" many
+chaos: setup ## real processes under random faults, 100 seeds; SEED=7 plays one again, ARGS="--seeds 1000" many
 	@$(if $(filter-out file,$(origin SEED))$(findstring --seeds,$(ARGS)),PYTHONPATH=tools $(BIN)/python -m chaos --seed $(SEED),$(PYTEST) tests/chaos) $(ARGS)
 
 # Most tests wait for processes: six files at a time, the longest first (tests/support/order.py), keep two processors busy.

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from faults.test_bad_state import fill, small_disk
 from support.load import SteadyUpstream, at_work, steady_load
 from support.relay import KEY, STREAM_BODY, client, config, provider, relaying
@@ -29,6 +30,7 @@ def told(relay: Relay, name: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.long
 def test_a_full_disk_of_logs_costs_lines_and_says_how_many(tmp_path: Path, upstream: SteadyUpstream) -> None:
     """Filled under load; a worker and the control plane are killed meanwhile and come back; every request is answered."""
     with small_disk(tmp_path / "disk") as disk:

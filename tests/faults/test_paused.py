@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support.load import Call, Load, SteadyUpstream, at_work, steady_load
 from support.relay import config, provider, relaying
 from support.serving import Relay, until
@@ -73,6 +74,7 @@ def test_a_worker_that_is_stopped_holds_up_nobody_else(tmp_path: Path, upstream:
         assert_totals_exact(relay, [*first.calls, *load.calls, *second.calls])
 
 
+@pytest.mark.long
 def test_leases_are_not_overdrawn_while_a_worker_or_the_control_plane_stands_still(
     tmp_path: Path, upstream: SteadyUpstream
 ) -> None:

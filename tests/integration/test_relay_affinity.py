@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from ccr_data.core.snapshot import Strategy
 from support.demo import DemoProcess, demo
+from support.kinds import longer
 from support.relay import config, provider, relaying
 from support.serving import until
 from support.talk import Talk
 
+STRATEGIES = [strategy.value for strategy in Strategy]
 SESSION = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0001-00000000000"
 TURNS = 30
 
@@ -33,7 +35,7 @@ def talk_through(talk: Talk, turns: int) -> Talk:
     return talk
 
 
-@pytest.mark.parametrize("strategy", [strategy.value for strategy in Strategy])
+@pytest.mark.parametrize("strategy", [*STRATEGIES[:4], *longer(*STRATEGIES[4:])])
 @pytest.mark.parametrize(
     "session", [SESSION + "1", pytest.param("", marks=pytest.mark.long)], ids=["named", "nameless"]
 )

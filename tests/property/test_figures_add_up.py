@@ -105,6 +105,7 @@ def test_what_ended_leaves_each_window_in_its_time(age_s: int, later_s: int) -> 
             assert seen == 0
 
 
+@pytest.mark.long
 def test_memory_is_bounded_whatever_clients_ask_for_and_nothing_is_lost() -> None:
     """A thousand models and sessions each second for an hour and more of virtual time."""
     history, count = History(), 0

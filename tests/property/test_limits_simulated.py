@@ -13,6 +13,7 @@ from ccr_data.core.amounts import Allowance
 from ccr_data.core.budget import Lease
 from ccr_data.core.limits import Limits
 from ccr_data.core.records import Tokens
+from support.kinds import longer
 
 LIMIT = 60
 SCOPES = (("p", "org-a"), ("p", "org-b"))
@@ -49,7 +50,7 @@ def reported(limits: Limits, leases: Leases, node: str, now_s: float) -> None:
 
 
 @pytest.mark.parametrize(("nodes", "busy"), [(1, 1), (4, 4), (4, 2)])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *longer(2, 3)])
 def test_two_accounts_are_used_to_97_percent_and_never_exceeded(nodes: int, busy: int, seed: int) -> None:
     """Clients come at random, half as many again as there is room for, and come again when they are told to; 15 minutes."""
     roll = random.Random(seed)
