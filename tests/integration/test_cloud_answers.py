@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -207,7 +208,8 @@ def test_a_client_that_leaves_takes_the_clouds_stream_with_it(relay: Relay, upst
     gone: list[float] = []
 
     def answer(request: Request, wire: Wire) -> None:
-        aws_stream(*FRAMES[:4])(request, _Open(wire.sock))
+        with contextlib.suppress(ConnectionError):  # the relay may have hung up before all is sent
+            aws_stream(*FRAMES[:4])(request, _Open(wire.sock))
         gone.append(wire.wait_gone(10))
 
     upstreams[0].answer = answer
