@@ -36,7 +36,7 @@ from support.relay import KEY, config, relaying
 from claude_code import scenarios
 from claude_code.harness import Scenario, Workplace, running
 
-pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300), pytest.mark.long]
 
 AWS = {
     "AWS_REGION": REGION,

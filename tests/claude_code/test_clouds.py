@@ -19,7 +19,7 @@ from support.serving import Relay, until
 from claude_code import scenarios
 from claude_code.harness import Scenario, Workplace, outcome, run, running
 
-pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300), pytest.mark.long]
 
 FACES = [each for each in CLOUDS if not each.is_variant]
 every_face = pytest.mark.parametrize("cloud", [*FACES[:2], *longer(*FACES[2:])], ids=lambda cloud: cloud.name)

@@ -16,7 +16,7 @@ from support.relay import KEY, config, provider, relaying
 
 from claude_code.install import CannotInstall, node, typescript_client
 
-pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300), pytest.mark.long]
 
 FACES = [each for each in CLOUDS if not each.is_variant]
 SCRIPT = Path(__file__).parent / "typescript" / "talk.cjs"

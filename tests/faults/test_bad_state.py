@@ -17,6 +17,8 @@ from support.relay import config, provider, relaying
 from support.serving import Relay, until
 from support.totals import assert_totals_exact, counted, safe, spooled, status
 
+pytestmark = pytest.mark.long
+
 SNAPSHOT = "nodes/worker-0/snapshot.pb"
 
 

@@ -16,6 +16,8 @@ from ccr_rpc.v1 import access_pb2, access_pb2_grpc, config_pb2, keys_pb2, provid
 from integration.test_changes import CONFIG, DISABLED, Api, talking_to
 from support.control import Control, running_control, until
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 4
 
 

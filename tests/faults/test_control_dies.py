@@ -54,6 +54,7 @@ def test_killed_again_and_again_under_load(tmp_path: Path, upstream: SteadyUpstr
     print(f"{len(load.calls)} requests; ready again after", [f"{one:.2f} s" for one in back_after_s])
 
 
+@pytest.mark.long
 def test_killed_at_every_moment_of_a_report(tmp_path: Path, upstream: SteadyUpstream) -> None:
     """Between a batch's arrival, its place in the store and its acknowledgement: it is counted once.
 

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from support.load import Call, SteadyUpstream, at_work, steady_load
 from support.relay import config, provider, relaying
 from support.serving import Relay, until
@@ -143,6 +144,7 @@ def test_what_it_kept_on_disk_is_delivered_by_its_successor(tmp_path: Path, upst
         assert all(call.ended_s > killed_s for call in load.failures)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_nothing_was_in_hand(tmp_path: Path, upstream: SteadyUpstream) -> None:
     """Once a record is told or spooled, killing whoever had it any number of times costs nothing."""
     with relaying(tmp_path, config(provider("steady", upstream.url)), "--workers", "2") as relay:

@@ -243,6 +243,8 @@ def test_a_stream_that_breaks_before_content_crosses_clouds(tmp_path: Path) -> N
 
 ISSUER = """\
 import json, pathlib, sys
+
+pytestmark = pytest.mark.long
 count = pathlib.Path(sys.argv[1])
 number = len(count.read_text()) if count.exists() else 0
 count.write_text("x" * (number + 1))

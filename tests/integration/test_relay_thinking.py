@@ -171,6 +171,7 @@ def _asking(*, stream: bool) -> bytes:
     return json.dumps({"model": "claude-test", "max_tokens": 9, "messages": TURNS, "stream": stream}).encode()
 
 
+@pytest.mark.long
 @pytest.mark.clause("errors.unmodified")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("chunked", [False, True])
@@ -226,6 +227,7 @@ def _thoughts(talk: Talk) -> int:
     return sum(block["type"] == "thinking" for turn in talk.messages for block in turn["content"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("helps", [True, False])
 def test_a_late_refusal_is_mended_behind_the_relays_pings(tmp_path: Path, *, helps: bool) -> None:
     """The client has a stream by then: it goes on with the second answer, or ends in the provider's first words."""

@@ -128,6 +128,7 @@ def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> No
                 assert set(cells) <= set(row), row
 
 
+@pytest.mark.long
 def test_the_window_may_change_its_size(tmp_path: Path) -> None:
     """To something nobody would choose, and back."""
     with served(tmp_path, None, *DEMO, command=REAL_SERVE) as relay:
@@ -141,6 +142,7 @@ def test_the_window_may_change_its_size(tmp_path: Path) -> None:
             screen.sees("saved by caches", "? help")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("term", "more", "allowed"),
     [
@@ -207,6 +209,7 @@ def test_serve_with_the_dashboard_ends_both_after_asking(tmp_path: Path) -> None
         assert not any(map(is_alive, pids))
 
 
+@pytest.mark.long
 def test_serve_with_the_dashboard_ends_with_its_window(tmp_path: Path) -> None:
     """Nothing is left behind that nobody sees."""
     state = tmp_path / "state"
@@ -217,6 +220,7 @@ def test_serve_with_the_dashboard_ends_with_its_window(tmp_path: Path) -> None:
         until(lambda: not any(map(is_alive, pids)), "everything ends", within_s=30.0)
 
 
+@pytest.mark.long
 def test_serve_with_a_dashboard_that_fails_goes_on(tmp_path: Path) -> None:
     """It is only the window. Ctrl-C ends the relay then: the terminal is as it was before."""
     state = tmp_path / "state"
@@ -243,6 +247,7 @@ def process_of(state: Path, module: str) -> int:
     raise AssertionError(f"nothing runs {module} with {state}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("flags", "wanted"), [((), "1"), (("--no-mouse",), "0")])
 def test_the_mouse_is_the_terminal_s_own_if_somebody_wants_it(
     tmp_path: Path, flags: tuple[str, ...], wanted: str

@@ -13,7 +13,7 @@ from support.relay import AUTH, config, provider
 from support.releases import Code, Mixed, commands, eventually, mixed
 from support.totals import counted, safe, spool_files, spooled
 
-pytestmark = pytest.mark.timeout(240)  # many starts, one after another
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]  # many starts, one after another
 LIMIT = 12
 SESSIONS = [f"x-claude-code-session-id: 0a0a0a0a-0000-0000-0001-{number:012}" for number in range(6)]
 

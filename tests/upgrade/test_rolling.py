@@ -14,7 +14,7 @@ from support.releases import Installation, environment_of, eventually, nodes_of
 from support.serving import REAL_SERVE, Relay, served
 from support.totals import assert_totals_exact, spool_files
 
-pytestmark = pytest.mark.timeout(240)  # many starts, one after another
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]  # many starts, one after another
 
 
 def roll(relay: Relay, load: Load, runs: str) -> None:
