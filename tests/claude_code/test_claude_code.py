@@ -18,7 +18,9 @@ from claude_code.harness import Outcome, Scenario, Sent, Workplace, outcome, pre
 pytestmark = [pytest.mark.claude_code, pytest.mark.timeout(300)]
 
 
-@pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario", [*scenarios.EACH_TIME, *longer(*scenarios.OTHERS)], ids=lambda scenario: scenario.name
+)
 async def test_through_the_relay_as_directly(
     scenario: Scenario, program: Path, demo: DemoServer, direct: Door, relay: Door, workplace: Workplace
 ) -> None:

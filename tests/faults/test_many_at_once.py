@@ -15,10 +15,13 @@ from datetime import datetime
 from pathlib import Path
 
 import grpc
+import pytest
 from ccr_rpc.v1 import config_pb2, config_pb2_grpc
 from support.load import Load, SteadyUpstream, at_work
 from support.relay import config, provider, records, relaying
 from support.serving import Relay, is_alive, until
+
+pytestmark = pytest.mark.long
 
 PROVIDER = Path(__file__).parents[1] / "stand_ins" / "provider.py"
 STREAMS, EVENTS, GAP_MS = 200, 20, 100

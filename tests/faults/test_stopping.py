@@ -58,7 +58,9 @@ def test_a_relay_that_stops_under_load_breaks_nothing(tmp_path: Path, upstream: 
         reached = set(upstream.numbers)
         broken = [call for call in load.failures if call.number in reached]
         assert not broken, "\n".join(map(str, broken[:5]))
-        assert all("cannot connect" in call.failure for call in load.failures if not call.is_on_used_connection)
+        # One that nobody has accepted when the last process ends is reset by the kernel.
+        late = [call for call in load.failures if not call.is_on_used_connection]
+        assert all("cannot connect" in call.failure or "0 bytes read" in call.failure for call in late)
         lost = [call for call in load.failures if call.is_on_used_connection]
         assert not lost, "\n".join(map(str, lost[:5]))
         assert relay.events("child_killed") == []

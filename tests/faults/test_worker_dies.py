@@ -14,6 +14,8 @@ from support.relay import config, provider, relaying
 from support.serving import Relay, until
 from support.totals import assert_totals_exact, counted, safe, spool_files, spooled, status
 
+pytestmark = pytest.mark.long
+
 UNREPORTED_S = 0.25  # a worker tells, at the latest, this long after a request has ended
 COMMIT_S = 0.25  # and the control plane keeps it in far less than this
 

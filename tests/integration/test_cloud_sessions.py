@@ -32,6 +32,8 @@ from support.relay import AUTH, KEY, client, config, provider, records, relaying
 from support.serving import REAL_SERVE, Relay, environment, served, until
 from support.talk import Talk
 
+pytestmark = pytest.mark.long
+
 FACES = [each for each in CLOUDS if not each.is_variant]
 every_face = pytest.mark.parametrize("cloud", FACES, ids=lambda cloud: cloud.name)
 PASSED = (b"anthropic-version", b"anthropic-beta", b"content-type", b"x-claude-code-session-id")
@@ -243,8 +245,6 @@ def test_a_stream_that_breaks_before_content_crosses_clouds(tmp_path: Path) -> N
 
 ISSUER = """\
 import json, pathlib, sys
-
-pytestmark = pytest.mark.long
 count = pathlib.Path(sys.argv[1])
 number = len(count.read_text()) if count.exists() else 0
 count.write_text("x" * (number + 1))

@@ -124,6 +124,7 @@ def test_what_is_shown_is_what_the_api_says_and_the_ledger(tmp_path: Path) -> No
             }.items():
                 screen.press(view)
                 screen.sees("demo", *cells)
+                until(lambda: any(text.startswith("demo  ") for text in screen.text.splitlines()), "the row is drawn")
                 (row,) = [text.split() for text in screen.text.splitlines() if text.startswith("demo  ")][:1]
                 assert set(cells) <= set(row), row
 
