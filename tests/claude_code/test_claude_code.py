@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ccr_demo import DemoServer
+from support.kinds import longer
 
 from claude_code import scenarios
 from claude_code.conftest import Door
