@@ -338,6 +338,7 @@ async def test_a_dashboard_gets_everything_at_once_and_then_what_changed(tmp_pat
         assert first.HasField("nodes")
         await reporter.report(batch(2, told(2, session="s2")))
         news = dashboard_pb2.WatchResponse()
+        last = {name: getattr(first, name) for name in ("config", "providers", "keys")}
         points = {one.at.seconds: one.requests for one in first.series}
         async with asyncio.timeout(20):
             while not (
@@ -346,12 +347,32 @@ async def test_a_dashboard_gets_everything_at_once_and_then_what_changed(tmp_pat
                 and news.stats.total.requests == 2
                 and sum(points.values()) == 2  # of one point, or of two where another has begun meanwhile
             ):
-                news.MergeFrom(await call.read())
+                message = await call.read()
+                for name, before in last.items():
+                    if message.HasField(name):
+                        last[name] = getattr(message, name)
+                        assert last[name] != before, f"{name} has not changed"
+                news.MergeFrom(message)
                 points |= {one.at.seconds: one.requests for one in news.series}
         assert [one.record.request_id for one in news.records.records] == ["req_2"]
         assert {one.session for one in news.sessions.sessions} == {"s2", "s1"}
-        assert not news.HasField("config"), "it has not changed"
-        assert not news.HasField("providers")
+        call.cancel()
+
+
+async def test_a_dashboard_hears_of_an_older_point_that_grew(tmp_path: Path) -> None:
+    """A node tells late what ended before the newest point began."""
+    async with (
+        running_control(tmp_path) as control,
+        control.channel() as channel,
+        FakeReporter(channel).reporting() as reporter,
+    ):
+        call: Any = dashboard_pb2_grpc.DashboardServiceStub(channel).Watch(dashboard_pb2.WatchRequest(series=True))
+        points = {one.at.seconds: one.requests for one in (await call.read()).series}
+        await reporter.report(batch(1, record(request_id="req_1", started_at_s=int(time.time()) - 90)))
+        async with asyncio.timeout(20):
+            while sum(points.values()) == 0:
+                points |= {one.at.seconds: one.requests for one in (await call.read()).series}
+        assert list(points.values())[-1] == 0
         call.cancel()
 
 

@@ -101,7 +101,7 @@ class Place:
     tail: Tail | None
     event: int
     parts: dict[str, int] = field(default_factory=dict)
-    point: tuple[int, bytes] = (0, b"")
+    points: Mapping[int, bytes] = field(default_factory=dict)  # as they were sent, by when they begin
     budgets: int = 0  # the number of the newest point that it has
     is_first: bool = True
 
@@ -200,8 +200,7 @@ class DashboardServicer:
         return [event_message(one).SerializeToString() for one in events]
 
     def _new_points(self, place: Place) -> list[bytes]:
-        """Those of the last hour at first, then those that have grown since: the newest known one, and what came after it."""
-        began_s, sent = place.point
+        """Those of the last hour at first, then those that have grown since: also an older one, by what is told late."""
         now_s = self._now()
         if now_s - self._points[0] > FRESH_S:
             series = self._stats.history.series(HOUR, now_s)
@@ -212,11 +211,8 @@ class DashboardServicer:
                     for start, part in series
                 },
             )
-        points = self._points[1]
-        found = [one for start, one in points.items() if start > began_s or (start == began_s and one != sent)]
-        if points:
-            place.point = next(reversed(points.items()))
-        return found
+        sent, place.points = place.points, self._points[1]
+        return [one for start, one in place.points.items() if sent.get(start) != one]
 
     async def _sessions(self) -> stats_pb2.ListSessionsResponse:
         now_s = self._now()
