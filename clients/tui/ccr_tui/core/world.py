@@ -123,9 +123,8 @@ def merged_points(
     known: tuple[stats_pb2.SeriesPoint, ...], new: Sequence[stats_pb2.SeriesPoint]
 ) -> tuple[stats_pb2.SeriesPoint, ...]:
     """Oldest first; what is told again takes the place of what was told before."""
-    begin_s = seconds(new[0].at)
-    kept = [point for point in known if seconds(point.at) < begin_s]
-    return (*kept, *new)[-MAX_POINTS:]
+    by_begin = {seconds(point.at): point for point in (*known, *new)}
+    return tuple(by_begin[begin_s] for begin_s in sorted(by_begin))[-MAX_POINTS:]
 
 
 def without_records(world: World) -> World:
