@@ -160,7 +160,7 @@ def test_a_point_told_again_takes_its_place() -> None:
     world = after(World(), told(series=first), NOW_S)
     world = after(world, told(series=[stats_pb2.SeriesPoint(at=at(30), requests=7)]), NOW_S)
     assert [point.requests for point in world.series] == [1, 7]
-    world = after(world, told(series=[stats_pb2.SeriesPoint(at=at(0), requests=3)]), NOW_S)
+    world = after(world, told(series=[stats_pb2.SeriesPoint(at=at(60), requests=3)]), NOW_S)
     assert [point.requests for point in world.series] == [3, 7], "told late; the newer one stays"
 
 
