@@ -16,20 +16,14 @@ import pytest
 from ccr_data.core.records import Outcome, RateLimitSighting, Reason, Record
 from ccr_data.core.snapshot import (
     NEVER_S,
-    AuthMode,
-    AuthPolicy,
     AuthStyle,
     AwsCredentials,
     AwsSigning,
-    Candidate,
     Key,
     Origin,
     Provider,
     ProviderType,
-    RelayPolicy,
-    Route,
     Snapshot,
-    Strategy,
 )
 from ccr_data.shell import renewal
 from ccr_data.shell.http_server import Server
@@ -37,6 +31,7 @@ from ccr_data.shell.relay import Relay
 from support.client import Answer, RawClient
 from support.control import until
 from support.relay import BODY
+from support.routing import snapshot
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
 
 SOON_S = 3600.0
@@ -65,12 +60,6 @@ class Reporter:
 
 def key(secret: str, expires_in_s: float = SOON_S) -> Key:
     return Key("adc", secret, "", expires_at_s=time.time() + expires_in_s if expires_in_s != NEVER_S else NEVER_S)
-
-
-def snapshot(version: int, *providers: Provider) -> Snapshot:
-    candidates = tuple(Candidate(one.name, None, priority=place) for place, one in enumerate(providers))
-    route = Route("default", (), candidates, Strategy.FAILOVER)
-    return Snapshot(version, AuthPolicy(AuthMode.NONE), {one.name: one for one in providers}, (route,), RelayPolicy())
 
 
 def provider(upstream: RawUpstream, *keys: Key, name: str = "vertex") -> Provider:
@@ -120,14 +109,14 @@ def bearer(request: Request) -> str:
 
 async def test_a_refused_credential_is_renewed_and_the_request_goes_out_again(upstream: RawUpstream) -> None:
     """Somebody revoked the token; the control plane's next snapshot has another."""
-    store = Store(snapshot(1, provider(upstream, key("old"))))
+    store = Store(snapshot(provider(upstream, key("old"))))
 
     def answer(request: Request, wire: Wire) -> None:
         if bearer(request) == "new":
             wire.send(json_answer(MESSAGE))
         else:
             wire.send(error_answer("401 No", "authentication_error"))
-            store.current = snapshot(2, provider(upstream, key("new")))
+            store.current = snapshot(provider(upstream, key("new")), version=2)
 
     upstream.answer = answer
     async with serving(store) as (reporter, ask):
@@ -146,7 +135,7 @@ async def test_without_a_newer_one_the_refusal_goes_back(
     """After a bounded wait, and with the provider's own words."""
     monkeypatch.setattr(renewal, "MAX_WAIT_S", 0.2)
     upstream.answer = lambda request, wire: wire.send(error_answer("403 No", "permission_error"))
-    async with serving(Store(snapshot(1, provider(upstream, key("old"))))) as (_, ask):
+    async with serving(Store(snapshot(provider(upstream, key("old"))))) as (_, ask):
         answer = await asyncio.to_thread(ask)
 
     assert answer.status == 403
@@ -156,12 +145,12 @@ async def test_without_a_newer_one_the_refusal_goes_back(
 
 async def test_a_second_refusal_is_the_answer(upstream: RawUpstream) -> None:
     """One retry: a credential that lacks a permission is not renewed for ever."""
-    store = Store(snapshot(1, provider(upstream, key("0"))))
+    store = Store(snapshot(provider(upstream, key("0"))))
 
     def answer(request: Request, wire: Wire) -> None:
         wire.send(error_answer("403 No", "permission_error"))
         number = int(bearer(request)) + 1
-        store.current = snapshot(number + 1, provider(upstream, key(str(number))))
+        store.current = snapshot(provider(upstream, key(str(number))), version=number + 1)
 
     upstream.answer = answer
     async with serving(store) as (_, ask):
@@ -172,7 +161,7 @@ async def test_a_second_refusal_is_the_answer(upstream: RawUpstream) -> None:
 
 async def test_a_client_that_leaves_ends_the_wait(upstream: RawUpstream) -> None:
     """Nothing goes out for somebody who is gone, whatever comes later."""
-    store = Store(snapshot(1, provider(upstream, key("old"))))
+    store = Store(snapshot(provider(upstream, key("old"))))
     upstream.answer = lambda request, wire: wire.send(error_answer("403 No", "permission_error"))
     async with serving(store) as (reporter, ask):
         leaver = RawClient(ask.url)
@@ -181,7 +170,7 @@ async def test_a_client_that_leaves_ends_the_wait(upstream: RawUpstream) -> None
         leaver.sock.close()
         await until(lambda: reporter.records, "the end of the exchange")
         upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE))
-        store.current = snapshot(2, provider(upstream, key("new")))
+        store.current = snapshot(provider(upstream, key("new")), version=2)
         assert (await asyncio.to_thread(ask)).status == 200
 
     assert reporter.records[0].outcome is Outcome.CLIENT_LEFT
@@ -191,7 +180,7 @@ async def test_a_client_that_leaves_ends_the_wait(upstream: RawUpstream) -> None
 async def test_a_static_key_is_not_waited_for(upstream: RawUpstream) -> None:
     """Nobody renews it: the client hears at once."""
     upstream.answer = lambda request, wire: wire.send(error_answer("403 No", "permission_error"))
-    async with serving(Store(snapshot(1, provider(upstream, key("old", NEVER_S))))) as (reporter, ask):
+    async with serving(Store(snapshot(provider(upstream, key("old", NEVER_S))))) as (reporter, ask):
         assert (await asyncio.to_thread(ask)).status == 403
 
     assert len(upstream.requests) == 1
@@ -202,7 +191,7 @@ async def test_another_target_goes_before_waiting(upstream: RawUpstream) -> None
     """Failover is faster than a renewal."""
     with RawUpstream() as other:
         upstream.answer = lambda request, wire: wire.send(error_answer("401 No", "authentication_error"))
-        store = Store(snapshot(1, provider(upstream, key("old")), provider(other, key("other"), name="other")))
+        store = Store(snapshot(provider(upstream, key("old")), provider(other, key("other"), name="other")))
         async with serving(store) as (_, ask):
             assert (await asyncio.to_thread(ask)).status == 200
 
@@ -213,9 +202,9 @@ async def test_an_ended_credential_is_never_sent(upstream: RawUpstream) -> None:
     """While cut off from its control plane a node's tokens end; what is left serves, and the decision says why."""
     with RawUpstream() as other:
         ended = provider(upstream, key("old", -1.0))
-        async with serving(Store(snapshot(1, ended))) as (_, ask):
+        async with serving(Store(snapshot(ended))) as (_, ask):
             answer = await asyncio.to_thread(ask)
-        both = snapshot(1, ended, provider(other, key("good"), name="other"))
+        both = snapshot(ended, provider(other, key("good"), name="other"))
         async with serving(Store(both)) as (reporter, ask):
             assert (await asyncio.to_thread(ask)).status == 200
 
@@ -231,13 +220,13 @@ async def test_a_credential_that_ends_between_routing_and_sending_is_not_sent(up
     """A request may wait for its turn, for a connection or for another target's failure."""
     with RawUpstream() as slow:
         ending = provider(upstream, key("old", 0.4), name="ending")
-        store = Store(snapshot(1, provider(slow, key("first"), name="slow"), ending))
+        store = Store(snapshot(provider(slow, key("first"), name="slow"), ending))
 
         def answer(request: Request, wire: Wire) -> None:
             while time.time() < ending.keys[0].expires_at_s:
                 time.sleep(0.01)
             wire.send(error_answer("500 Error", "api_error"))
-            store.current = snapshot(2, replace(ending, keys=(key("new"),)))
+            store.current = snapshot(replace(ending, keys=(key("new"),)), version=2)
 
         slow.answer = answer
         async with serving(store) as (_, ask):
@@ -256,7 +245,7 @@ async def test_a_renewed_signature_is_made_of_the_new_material(upstream: RawUpst
         aws_signing=AwsSigning("us-east-1", "aws-external-anthropic"),
     )
     newer = replace(role, aws=AwsCredentials("AKIDNEW", "s", "token-2"))
-    store = Store(snapshot(1, aws))
+    store = Store(snapshot(aws))
 
     def answer(request: Request, wire: Wire) -> None:
         if request.header("x-amz-security-token") == "token-2":
@@ -267,7 +256,7 @@ async def test_a_renewed_signature_is_made_of_the_new_material(upstream: RawUpst
                     b'{"message":"The security token is expired"}', "403 X", "x-amzn-errortype: ExpiredTokenException"
                 )
             )
-            store.current = snapshot(2, replace(aws, keys=(newer,)))
+            store.current = snapshot(replace(aws, keys=(newer,)), version=2)
 
     upstream.answer = answer
     async with serving(store) as (_, ask):

@@ -18,15 +18,11 @@ from ccr_data.core.routing import Needs, NodeState, plan
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
-    AuthStyle,
     Candidate,
     Key,
     KeySelection,
     KeyState,
     ModelPrice,
-    Origin,
-    Provider,
-    ProviderType,
     RelayPolicy,
     Route,
     Snapshot,
@@ -35,6 +31,7 @@ from ccr_data.core.snapshot import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support.routing import provider
 
 NOW_S = 100.0
 SALT = b"salt"
@@ -81,16 +78,12 @@ def snapshot(shapes: list[tuple[object, ...]], strategy: Strategy, keeps_last: b
             for m, (weight, priority, key_state, rpm) in enumerate(keys)  # type: ignore[arg-type, var-annotated]
         )
         providers.append(
-            Provider(
+            provider(
                 f"p{n}",
-                ProviderType.ANTHROPIC,
-                Origin("https", f"p{n}", 443),
-                "",
-                AuthStyle.X_API_KEY,
-                made,
+                *made,
                 traits=Traits(documents=bool(documents), count_tokens=bool(counts)),
                 prices=() if price is None else (ModelPrice("*", price, 1, 1, 1),),  # type: ignore[arg-type]
-                key_selection=selection,  # type: ignore[arg-type]
+                key_selection=selection,
                 is_open=state == "open",
                 is_enabled=state != "disabled",
                 accepts_subscription=bool(subscription),
@@ -221,9 +214,7 @@ def test_a_made_up_request_shows_what_was_said_of_it(of: Hypothetical, tokens: i
 
 @given(REQUESTS)
 def test_conditions_are_asked_of_it(of: Hypothetical) -> None:
-    providers = {
-        name: Provider(name, ProviderType.OLLAMA, Origin("http", name, 1), "", AuthStyle.NONE, ()) for name in "abc"
-    }
+    providers = {name: provider(name) for name in "abc"}
     conditions = (
         ("a", Conditions(images=True, tools=False)),
         ("b", Conditions(classes=frozenset((RequestClass.MAIN,)), min_input_tokens=1000)),

@@ -9,25 +9,10 @@ import pytest
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import MOST_ORDERED, Needs, NodeState, Plan, plan
-from ccr_data.core.snapshot import (
-    NEVER_S,
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    KeySelection,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    RoutedModel,
-    Snapshot,
-    Strategy,
-)
+from ccr_data.core.snapshot import NEVER_S, Key, KeySelection, RoutedModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.routing import provider, snapshot
 
 MODEL = "claude-sonnet-5"
 
@@ -44,14 +29,10 @@ def routed(
 
     `heavy`: this one weighs as much as all others together, which weigh the same.
     """
-    made = {
-        f"p{p}": Provider(
+    made = [
+        provider(
             f"p{p}",
-            ProviderType.ANTHROPIC,
-            Origin("https", f"p{p}", 443),
-            "",
-            AuthStyle.X_API_KEY,
-            tuple(
+            *(
                 Key(
                     f"k{n}",
                     "secret",
@@ -65,9 +46,8 @@ def routed(
             key_selection=selection,
         )
         for p in range(providers)
-    }
-    route = Route("default", (), tuple(Candidate(name, None) for name in made), Strategy.FAILOVER)
-    return Snapshot(1, AuthPolicy(AuthMode.NONE), made, (route,), RelayPolicy()).routed(MODEL)
+    ]
+    return snapshot(*made).routed(MODEL)
 
 
 def planned(one: RoutedModel, seed: int, pin: Pin | None = None, node: NodeState | None = None) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from ccr_data.core.errors import NoSuchModel, NotSupported
@@ -11,51 +12,21 @@ from ccr_data.core.patterns import best_fit, fits
 from ccr_data.core.pins import QUIET_PART, Pin, Pins
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Needs, NodeState, after_failure, plan
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-    Target,
-    Traits,
-)
+from ccr_data.core.snapshot import Key, Provider, Snapshot, Strategy, Target, Traits
 from hypothesis import given
 from hypothesis import strategies as st
+from support import routing
 
 
 def provider(
     name: str, *, keys: int = 1, serves: tuple[str, ...] = ("*",), enabled: bool = True, **traits: bool
 ) -> Provider:
     made = tuple(Key(f"{name}-{n}", "secret", f"{name}-scope-{n // 2}") for n in range(keys))
-    return Provider(
-        name,
-        ProviderType.ANTHROPIC,
-        Origin("https", name, 443),
-        "",
-        AuthStyle.X_API_KEY,
-        made,
-        serves=serves,
-        traits=Traits(**traits),  # type: ignore[arg-type]
-        is_enabled=enabled,
-    )
+    return routing.provider(name, *made, serves=serves, traits=Traits(**traits), is_enabled=enabled)  # type: ignore[arg-type]
 
 
-def snapshot(providers: list[Provider], strategy: Strategy, weights: list[int] | None = None) -> Snapshot:
-    weights = weights or [1] * len(providers)
-    candidates = tuple(
-        Candidate(one.name, None, weight, place, only_served=True)
-        for place, (one, weight) in enumerate(zip(providers, weights, strict=True))
-    )
-    route = Route("default", (), candidates, strategy)
-    return Snapshot(1, AuthPolicy(AuthMode.NONE), {one.name: one for one in providers}, (route,), RelayPolicy())
+def snapshot(providers: list[Provider], strategy: Strategy, weights: Sequence[int] = ()) -> Snapshot:
+    return routing.snapshot(*providers, strategy=strategy, weights=weights, only_served=True)
 
 
 NOTHING_SPECIAL = Needs()

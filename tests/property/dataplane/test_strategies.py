@@ -7,7 +7,6 @@ import math
 import random
 import timeit
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from ccr_data.core.matching import Asked, Conditions, RequestClass, has_block, holds, offers_tools, wants_thinking
@@ -16,49 +15,18 @@ from ccr_data.core.pins import Pin
 from ccr_data.core.records import PinUse, Reason
 from ccr_data.core.routing import Needs, NodeState, Plan, measured, plan
 from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
     Candidate,
     Key,
     KeySelection,
     KeyState,
     ModelPrice,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
     Route,
     Snapshot,
     Strategy,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-
-def provider(name: str, keys: tuple[Key, ...] = (), **more: object) -> Provider:
-    made = Provider(
-        name,
-        ProviderType.ANTHROPIC,
-        Origin("https", name, 443),
-        "",
-        AuthStyle.X_API_KEY,
-        keys or (Key(f"{name}-key", "secret", name),),
-    )
-    return replace(made, **more)  # type: ignore[arg-type]
-
-
-def snapshot(
-    providers: list[Provider], strategy: Strategy, weights: list[int] | None = None, prices: tuple[ModelPrice, ...] = ()
-) -> Snapshot:
-    weights = weights or [1] * len(providers)
-    candidates = tuple(
-        Candidate(one.name, None, weight, place)
-        for place, (one, weight) in enumerate(zip(providers, weights, strict=True))
-    )
-    route = Route("default", (), candidates, strategy)
-    named = {one.name: one for one in providers}
-    return Snapshot(1, AuthPolicy(AuthMode.NONE), named, (route,), RelayPolicy(), prices)
+from support.routing import FOR_ALL, POLICY, provider, snapshot
 
 
 class Node:
@@ -81,7 +49,7 @@ class Node:
 def test_open_requests_are_shared_by_weight(weights: list[int], count: int, seed: int) -> None:
     """Nobody is more than one request ahead of its share of what is open."""
     names = [f"p{n}" for n in range(len(weights))]
-    node = Node(snapshot([provider(name) for name in names], Strategy.LEAST_LOADED, weights), seed)
+    node = Node(snapshot(*map(provider, names), strategy=Strategy.LEAST_LOADED, weights=weights), seed)
     is_open: Counter[str] = Counter()
     for _ in range(count):
         target = node.plan().targets[0]
@@ -95,7 +63,7 @@ def test_open_requests_are_shared_by_weight(weights: list[int], count: int, seed
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=60))
 def test_the_count_of_open_requests_never_drifts(steps: list[tuple[bool, int]]) -> None:
-    targets = [Node(snapshot([provider(f"p{n}")], Strategy.FAILOVER)).plan().targets[0] for n in range(3)]
+    targets = [Node(snapshot(provider(f"p{n}"))).plan().targets[0] for n in range(3)]
     load, model = Load(), [0, 0, 0]
     for enters, which in steps:
         if enters:
@@ -118,7 +86,9 @@ def test_the_cheapest_come_first_and_the_unknown_last(prices: list[int | None], 
         provider(f"p{n}", prices=() if price is None else (ModelPrice("*", price, 5.0 * price, price, price),))
         for n, price in enumerate(prices)
     ]
-    ordered = [target.provider for target in Node(snapshot(providers, Strategy.COST_BASED), seed).plan().targets]
+    ordered = [
+        target.provider for target in Node(snapshot(*providers, strategy=Strategy.COST_BASED), seed).plan().targets
+    ]
     costs = [one.prices[0].input if one.prices else math.inf for one in ordered]
 
     assert costs == sorted(costs)
@@ -126,8 +96,8 @@ def test_the_cheapest_come_first_and_the_unknown_last(prices: list[int | None], 
 
 
 def test_equal_prices_share_by_weight() -> None:
-    providers = [provider("a"), provider("b")]
-    node = Node(snapshot(providers, Strategy.COST_BASED, [3, 1], (ModelPrice("m", 1, 1, 1, 1),)))
+    prices = (ModelPrice("m", 1, 1, 1, 1),)
+    node = Node(snapshot(provider("a"), provider("b"), strategy=Strategy.COST_BASED, weights=[3, 1], prices=prices))
     firsts = Counter(node.first() for _ in range(4000))
 
     assert abs(firsts["a"] - 3000) < 4 * (4000 * 0.75 * 0.25) ** 0.5
@@ -140,7 +110,7 @@ def test_prices_are_those_of_the_providers_own_model() -> None:
     small = provider("small", model_rules=(("*", "small"),), price_factor=2.0)
     paid = provider("paid", model_rules=(("*", "big"),), price_factor=0.0)
     own = provider("own", model_rules=(("*", "big"),), prices=(ModelPrice("b*", 0.5, 0.5, 0.5, 0.5),))
-    node = Node(snapshot([big, small, own, paid], Strategy.COST_BASED, prices=table))
+    node = Node(snapshot(big, small, own, paid, strategy=Strategy.COST_BASED, prices=table))
 
     assert [target.provider.name for target in node.plan().targets] == ["paid", "own", "small", "big"]
 
@@ -152,7 +122,7 @@ def test_the_one_that_names_a_model_most_exactly_comes_first() -> None:
         provider("sonnet", serves=(), model_rules=(("claude-sonnet*", "x"),)),
         provider("exact", serves=("claude-sonnet-5",)),
     ]
-    node = Node(snapshot(providers, Strategy.MODEL_BASED))
+    node = Node(snapshot(*providers, strategy=Strategy.MODEL_BASED))
 
     def order(model: str) -> list[str]:
         return [target.provider.name for target in node.plan(model=model).targets]
@@ -183,7 +153,7 @@ def drive(
 @settings(max_examples=40)
 def test_a_slow_provider_gets_little_and_is_found_again_within_the_bound(ratio: float, seed: int) -> None:
     """log2(ratio) half-lives until it is tried, and some more until its average believes it."""
-    node = Node(snapshot([provider("a"), provider("b")], Strategy.LATENCY_BASED), seed)
+    node = Node(snapshot(provider("a"), provider("b"), strategy=Strategy.LATENCY_BASED), seed)
     before = drive(node, {"a": 0.2, "b": 0.2 * ratio}, until_s=600.0)
     assert before["b"] <= 2 + 600.0 / (HALF_LIFE_S * math.log2(ratio / 1.2))
 
@@ -195,7 +165,7 @@ def test_a_slow_provider_gets_little_and_is_found_again_within_the_bound(ratio: 
 
 def test_equally_fast_ones_share_by_weight() -> None:
     """Differences of less than a fifth are noise."""
-    node = Node(snapshot([provider("a"), provider("b")], Strategy.LATENCY_BASED, [3, 1]))
+    node = Node(snapshot(provider("a"), provider("b"), strategy=Strategy.LATENCY_BASED, weights=[3, 1]))
     firsts = drive(node, {"a": 1.0, "b": 1.1}, until_s=800.0)
 
     assert abs(firsts["a"] / firsts.total() - 0.75) < 0.05
@@ -203,7 +173,7 @@ def test_equally_fast_ones_share_by_weight() -> None:
 
 def test_only_one_request_at_a_time_tries_a_slow_provider() -> None:
     """A crowd must not be sent there because nobody has been for a while."""
-    node = Node(snapshot([provider("a"), provider("b")], Strategy.LATENCY_BASED))
+    node = Node(snapshot(provider("a"), provider("b"), strategy=Strategy.LATENCY_BASED))
     for name, seconds in (("a", 0.2), ("b", 20.0)):
         node.state.latencies.sample((name, "m", False), seconds, 0.0)
     node.state.latencies.sample(("a", "m", False), 0.2, 999.0)
@@ -212,7 +182,7 @@ def test_only_one_request_at_a_time_tries_a_slow_provider() -> None:
 
 
 def test_what_fails_counts_as_slow() -> None:
-    node = Node(snapshot([provider("a"), provider("b")], Strategy.LATENCY_BASED))
+    node = Node(snapshot(provider("a"), provider("b"), strategy=Strategy.LATENCY_BASED))
     drive(node, {"a": 0.2, "b": 0.4}, until_s=60.0)
     node.state.latencies.failed(("a", "m", False), 60.0)
 
@@ -235,7 +205,7 @@ def test_averages_stay_within_what_was_measured_and_are_bounded(steps: list[tupl
 
 
 def keyed(selection: KeySelection, *keys: Key) -> Node:
-    return Node(snapshot([provider("p", keys, key_selection=selection), provider("q")], Strategy.FAILOVER))
+    return Node(snapshot(provider("p", *keys, key_selection=selection), provider("q")))
 
 
 def key(label: str, weight: int = 1, priority: int = 0, state: KeyState = KeyState.ACTIVE) -> Key:
@@ -306,8 +276,8 @@ def test_the_same_inputs_give_the_same_decisions(strategy: Strategy, seed: int, 
 
     def decisions() -> list[object]:
         keys = key("a", 2), key("b")
-        providers = [provider("p", keys), provider("q"), provider("r")]
-        node, told, now_s = Node(snapshot(providers, strategy, [3, 2, 1]), seed), [], 0.0
+        providers = [provider("p", *keys), provider("q"), provider("r")]
+        node, told, now_s = Node(snapshot(*providers, strategy=strategy, weights=[3, 2, 1]), seed), [], 0.0
         for what, amount in steps:
             now_s += amount
             planned = node.plan(now_s)
@@ -328,7 +298,7 @@ def test_the_same_inputs_give_the_same_decisions(strategy: Strategy, seed: int, 
 def test_a_decision_among_a_hundred_candidates_is_quick(strategy: Strategy) -> None:
     """12 to 52 µs where it was measured; the limit leaves room for a machine that has other things to do."""
     providers = [provider(f"p{n}", prices=(ModelPrice("*", n % 7, n, 1, 1),)) for n in range(100)]
-    node = Node(snapshot(providers, strategy, [n % 5 + 1 for n in range(100)]))
+    node = Node(snapshot(*providers, strategy=strategy, weights=[n % 5 + 1 for n in range(100)]))
     for n in range(100):
         node.state.latencies.sample((f"p{n}", "m", False), 0.2 + n / 50, 0.0)
         node.state.load.enter(node.plan().targets[0])
@@ -445,7 +415,7 @@ def test_what_is_remembered_of_a_model_does_not_depend_on_who_asked_first() -> N
             providers, [("m*",), ("x",), ()], [Conditions(subagent=True), Conditions(images=True), None], strict=True
         )
     )
-    of = Snapshot(1, AuthPolicy(AuthMode.NONE), {one.name: one for one in providers}, routes, RelayPolicy())
+    of = Snapshot(1, FOR_ALL, {one.name: one for one in providers}, routes, POLICY)
     plain = Asked("", False, False, [], b"{}")
     sub = Asked("", True, False, [], b"{}")
     image = Asked("", False, False, [], b'{"type":"image"}')

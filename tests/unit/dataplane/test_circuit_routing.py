@@ -11,38 +11,15 @@ from ccr_data.core.failures import FailureNews
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Cooldowns, Needs, NodeState, Plan, plan
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    KeyState,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-    Traits,
-)
+from ccr_data.core.snapshot import Key, KeyState, Provider, Traits
 from ccr_data.shell.usage_wire import UsageEncoder
 from ccr_rpc.v1 import usage_pb2
-
-
-def provider(name: str, *, is_open: bool = False, documents: bool = True) -> Provider:
-    origin, key = Origin("https", name, 443), Key(f"{name}-key", "secret", "")
-    made = Provider(name, ProviderType.ANTHROPIC, origin, "", AuthStyle.X_API_KEY, (key,), is_open=is_open)
-    return replace(made, traits=Traits(documents=documents))
+from support.routing import POLICY, provider, snapshot
 
 
 def planned(*providers: Provider, drops: bool = False, needs: Needs | None = None, pin: Pin | None = None) -> Plan:
-    candidates = tuple(Candidate(one.name, None, priority=place) for place, one in enumerate(providers))
-    route = Route("default", (), candidates, Strategy.FAILOVER)
-    relay = replace(RelayPolicy(), drops_last_candidate=drops)
-    snapshot = Snapshot(1, AuthPolicy(AuthMode.NONE), {one.name: one for one in providers}, (route,), relay)
-    return plan(snapshot.routed("m"), "m", needs or Needs(), pin, NodeState(), 0.0, lambda: 0.5)
+    known = snapshot(*providers, relay=replace(POLICY, drops_last_candidate=drops))
+    return plan(known.routed("m"), "m", needs or Needs(), pin, NodeState(), 0.0, lambda: 0.5)
 
 
 def names(of: Plan) -> list[str]:
@@ -68,7 +45,7 @@ def test_the_last_is_kept() -> None:
 
 def test_the_last_able_one_is_kept() -> None:
     """What the others cannot do is no reason to refuse."""
-    able, unable = provider("a", is_open=True), provider("b", documents=False)
+    able, unable = provider("a", is_open=True), provider("b", traits=Traits(documents=False))
     assert names(planned(able, unable, needs=Needs(documents=True))) == ["a"]
 
 
@@ -168,12 +145,7 @@ def test_news_are_in_the_next_batch_and_in_no_other() -> None:
 def test_a_cooldown_ends_when_the_circuit_closes_unless_it_is_a_rate_limits() -> None:
     """A probe found the key accepted, or an operator reset it: nobody waits for the node's own minute to be over."""
 
-    def snapshot(*, is_open: bool) -> Snapshot:
-        one = two_keys("a", first_open=is_open, second_open=is_open)
-        route = Route("default", (), (Candidate("a", None),), Strategy.FAILOVER)
-        return Snapshot(1, AuthPolicy(AuthMode.NONE), {"a": one}, (route,), RelayPolicy())
-
-    before, now = snapshot(is_open=True), snapshot(is_open=False)
+    before, now = (snapshot(two_keys("a", first_open=is_open, second_open=is_open)) for is_open in (True, False))
     k1, k2 = now.routed("m").choices[0].targets
     cooldowns = Cooldowns()
     cooldowns.note(k1, Reason.KEY_REFUSED, 60.0)

@@ -8,21 +8,8 @@ import pytest
 from ccr_data.core.errors import CircuitsOpen, NotSupported
 from ccr_data.core.pins import Pin
 from ccr_data.core.routing import Needs, NodeState, Plan, plan
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    KeyState,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-)
+from ccr_data.core.snapshot import AuthStyle, Key, KeyState, Provider
+from support import routing
 
 OWN = Needs(own_token=True)
 
@@ -30,24 +17,15 @@ OWN = Needs(own_token=True)
 def provider(
     name: str, *, drains: bool = False, is_open: bool = False, keys: int = 1, subscription: bool = False
 ) -> Provider:
-    return Provider(
-        name,
-        ProviderType.ANTHROPIC,
-        Origin("https", name, 443),
-        "",
-        AuthStyle.X_API_KEY if keys else AuthStyle.NONE,
-        tuple(Key(f"{name}-{number}", "secret", "") for number in range(keys)),
-        is_open=is_open,
-        is_draining=drains,
-        accepts_subscription=subscription,
-    )
+    own = tuple(Key(f"{name}-{number}", "secret", "") for number in range(keys))
+    style = AuthStyle.X_API_KEY if keys else AuthStyle.NONE
+    more = {"is_open": is_open, "is_draining": drains, "accepts_subscription": subscription}
+    return routing.provider(name, keys=own, auth_style=style, **more)
 
 
 def planned(*providers: Provider, needs: Needs | None = None, pin: Pin | None = None) -> Plan:
-    candidates = tuple(Candidate(one.name, None, priority=place) for place, one in enumerate(providers))
-    route = Route("default", (), candidates, Strategy.FAILOVER)
-    snapshot = Snapshot(1, AuthPolicy(AuthMode.NONE), {one.name: one for one in providers}, (route,), RelayPolicy())
-    return plan(snapshot.routed("m"), "m", needs or Needs(), pin, NodeState(), 0.0, lambda: 0.5)
+    known = routing.snapshot(*providers)
+    return plan(known.routed("m"), "m", needs or Needs(), pin, NodeState(), 0.0, lambda: 0.5)
 
 
 def targets(of: Plan) -> list[tuple[str, str]]:

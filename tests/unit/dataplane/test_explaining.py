@@ -12,40 +12,19 @@ from ccr_data.core.limits import Limits
 from ccr_data.core.pins import Pins, key_of
 from ccr_data.core.records import PinUse, Reason
 from ccr_data.core.routing import NodeState
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    KeyState,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-)
+from ccr_data.core.snapshot import AuthMode, AuthPolicy, Key, KeyState, Provider, RelayPolicy
 from ccr_data.core.waiting import QueueRules
 from ccr_data.shell.asking import candidate, understood
 from ccr_data.shell.budgeting import Budgeting
 from ccr_rpc.v1 import snapshot_pb2
 from support.node_values import snapshot_message
+from support.routing import FOR_ALL, provider, snapshot
 
 ASKED = Hypothetical("claude-x")
 
 
-def provider(name: str, *keys: Key, **more: object) -> Provider:
-    origin = Origin("https", name, 443)
-    own = keys or (Key("k", "secret", ""),)
-    return replace(Provider(name, ProviderType.ANTHROPIC, origin, "", AuthStyle.X_API_KEY, own), **more)  # type: ignore[arg-type]
-
-
-def view_of(*providers: Provider, strategy: Strategy = Strategy.FAILOVER, auth: AuthPolicy | None = None) -> View:
-    route = Route("all", (), tuple(Candidate(one.name, None, only_served=True) for one in providers), strategy)
-    named = {one.name: one for one in providers}
-    known = Snapshot(7, auth or AuthPolicy(AuthMode.NONE), named, (route,), RelayPolicy(max_body_bytes=1 << 20))
+def view_of(*providers: Provider, auth: AuthPolicy = FOR_ALL) -> View:
+    known = snapshot(*providers, only_served=True, auth=auth, relay=RelayPolicy(max_body_bytes=1 << 20))
     budgeting = Budgeting()
     budgeting.follow(known)
     return View(known, NodeState(), Pins(), budgeting.limits, ClientLimits(), b"salt", 100.0)
@@ -145,7 +124,7 @@ def test_limits_of_its_client_hold_for_it_and_are_not_touched() -> None:
     view.clients.take("laptop", rules, 100, 100.0, 0.0)
 
     said = ask(view, of)
-    assert (said.status, said.route) == (429, "all")
+    assert (said.status, said.route) == (429, "default")
     assert "limit of 1 requests a minute" in said.problem
     assert ask(view, replace(of, count_tokens=True)).status == 0
     for others, hint in ((ClientRules(concurrency=1), "1 requests open"), (ClientRules(spent_until_s=9.0), "spent")):
@@ -159,7 +138,7 @@ def test_a_key_without_its_secret_rests_as_before() -> None:
     view = view_of(provider("a"), provider("b"))
     refused = view.snapshot.routed("claude-x").choices[0].targets[0]
     view.node.cooldowns.note(refused, Reason.KEY_REFUSED, 200.0)
-    withheld = view_of(provider("a", Key("k", "withheld", "")), provider("b")).snapshot
+    withheld = view_of(provider("a", Key("a-key", "withheld", "")), provider("b")).snapshot
 
     assert first(ask(replace(view, snapshot=withheld))) == "a"  # a new key
     assert first(ask(replace(view, snapshot=withheld, has_secrets=False))) == "b"
@@ -193,7 +172,7 @@ def test_another_configuration_s_limits_are_tried_on_a_copy() -> None:
 )
 def test_a_session_goes_where_it_lives(of: Hypothetical) -> None:
     view = view_of(provider("a"), provider("b"))
-    view.pins.put(key_of(b"salt", "s-1", "a1", "claude-x"), "b", "k", 100.0)
+    view.pins.put(key_of(b"salt", "s-1", "a1", "claude-x"), "b", "b-key", 100.0)
 
     said = ask(view, of)
     assert first(said) == "b"

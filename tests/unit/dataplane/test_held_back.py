@@ -10,26 +10,13 @@ import pytest
 from ccr_data.core.framing import Body
 from ccr_data.core.http1 import LineMemory, parse_answer_head, parse_request_head
 from ccr_data.core.records import Outcome, Reason, Record
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-)
+from ccr_data.core.snapshot import Origin, Strategy
 from ccr_data.shell.exchange import Exchange
 from ccr_data.shell.relay import Relay
 from support.relay import STREAM_BODY
+from support.routing import POLICY, provider, snapshot
 from support.upstream import EVENTS, MESSAGE, event
 
-POLICY = RelayPolicy()
 PING = event("ping", '{"type": "ping"}')
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(MESSAGE)
@@ -71,15 +58,9 @@ class Ends:
 
 def begun(version: bytes = b"1.1") -> tuple[Ends, Exchange]:
     """A request for a stream, sent to the first of two providers at the time 0."""
-    keys = (Key("k", "secret", ""),)
-    providers = {
-        name: Provider(name, ProviderType.ANTHROPIC, Origin("https", name, 443), "", AuthStyle.X_API_KEY, keys)
-        for name in ("first", "second")
-    }
-    route = Route("default", (), tuple(Candidate(name, None) for name in providers), Strategy.ROUND_ROBIN)
-    snapshot = Snapshot(1, AuthPolicy(AuthMode.NONE), providers, (route,), POLICY)
+    known = snapshot(provider("first"), provider("second"), strategy=Strategy.ROUND_ROBIN)
     ends = Ends()
-    relay = Relay(cast("Any", SimpleNamespace(current=snapshot)), cast("Any", ends))
+    relay = Relay(cast("Any", SimpleNamespace(current=known)), cast("Any", ends))
     relay.pool, relay.clock_s = cast("Any", ends), 0.0
     head = parse_request_head(
         b"POST /v1/messages HTTP/%b\r\nhost: localhost\r\ncontent-length: %d" % (version, len(STREAM_BODY)),

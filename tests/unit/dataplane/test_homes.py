@@ -8,36 +8,17 @@ import pytest
 from ccr_data.core.framing import own_base_url
 from ccr_data.core.homes import homes
 from ccr_data.core.refusals import SPACING_S, Refusals
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    KeyState,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-    Traits,
-)
+from ccr_data.core.snapshot import Key, KeyState, Provider, Traits
 from ccr_data.core.sse import ends_in_error, is_without_content
+from support import routing
 
 
-def provider(name: str, *keys: Key, is_open: bool = False, **more: object) -> Provider:
-    origin, traits = Origin("https", name, 443), Traits(batches_and_files=True)
-    made = Provider(name, ProviderType.ANTHROPIC, origin, "", AuthStyle.X_API_KEY, keys, traits=traits, is_open=is_open)
-    return replace(made, **more)  # type: ignore[arg-type]
+def provider(name: str, *keys: Key, **more: object) -> Provider:
+    return routing.provider(name, *keys, **{"traits": Traits(batches_and_files=True), **more})
 
 
 def asked(method: str, path: str, *providers: Provider, has_own_token: bool = False) -> list[str]:
-    route = Route("default", (), (Candidate(providers[0].name, None),), Strategy.FAILOVER)
-    known = {one.name: one for one in providers}
-    snapshot = Snapshot(1, AuthPolicy(AuthMode.NONE), known, (route,), RelayPolicy())
-    found = homes(snapshot, method.encode(), path.encode(), has_own_token=has_own_token)
+    found = homes(routing.snapshot(*providers), method.encode(), path.encode(), has_own_token=has_own_token)
     return [f"{one.provider.name}/{one.label}" for one in found]
 
 

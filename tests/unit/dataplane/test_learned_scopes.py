@@ -5,32 +5,17 @@ from __future__ import annotations
 from time import perf_counter
 
 from ccr_data.core.amounts import Allowance
-from ccr_data.core.snapshot import (
-    AuthMode,
-    AuthPolicy,
-    AuthStyle,
-    Candidate,
-    Key,
-    Origin,
-    Provider,
-    ProviderType,
-    RelayPolicy,
-    Route,
-    Snapshot,
-    Strategy,
-    Target,
-)
+from ccr_data.core.snapshot import Key, Snapshot, Target
 from ccr_data.shell.budgeting import Budgeting
+from support.routing import provider, snapshot
 
 LIMITS = Allowance(requests=10)
 
 
-def snapshot(version: int, scope: str) -> Snapshot:
+def told(version: int, scope: str) -> Snapshot:
     """Two keys, each with ten requests a minute."""
-    keys = tuple(Key(label, f"s-{label}", scope, limits=LIMITS) for label in "ab")
-    made = Provider("p", ProviderType.ANTHROPIC, Origin("https", "p", 443), "", AuthStyle.X_API_KEY, keys)
-    route = Route("default", (), (Candidate("p", None),), Strategy.FAILOVER)
-    return Snapshot(version, AuthPolicy(AuthMode.NONE), {"p": made}, (route,), RelayPolicy())
+    keys = (Key(label, f"s-{label}", scope, limits=LIMITS) for label in "ab")
+    return snapshot(provider("p", *keys), version=version)
 
 
 def targets(of: Snapshot) -> list[Target]:
@@ -46,32 +31,32 @@ def room(node: Budgeting, of: Snapshot) -> int:
 
 
 def test_what_is_not_known_yet_counts_as_two_accounts() -> None:
-    node, unknown = Budgeting(), snapshot(1, "")
+    node, unknown = Budgeting(), told(1, "")
     node.follow(unknown)
     assert room(node, unknown) == 20
 
 
 def test_a_node_that_is_told_counts_what_it_used_before_in_the_one_account() -> None:
     """Another node saw the answers that say it."""
-    node, unknown, known = Budgeting(), snapshot(1, ""), snapshot(2, "organisation o-1")
+    node, unknown, known = Budgeting(), told(1, ""), told(2, "organisation o-1")
     node.follow(unknown)
     for target in targets(unknown):
         for _ in range(3):
             assert node.choose([target], "m", 100, perf_counter())[0] == 0
     node.follow(known)
     assert room(node, known) == 4
-    node.follow(snapshot(3, "organisation o-1"))
+    node.follow(told(3, "organisation o-1"))
     assert room(node, known) == 0, "and goes on doing so"
 
 
 def test_a_node_that_starts_later_knows_at_once() -> None:
-    node, known = Budgeting(), snapshot(2, "organisation o-1")
+    node, known = Budgeting(), told(2, "organisation o-1")
     node.follow(known)
     assert room(node, known) == 10
 
 
 def test_a_node_that_learned_it_by_itself_is_told_nothing_new() -> None:
-    node, unknown, known = Budgeting(), snapshot(1, ""), snapshot(2, "organisation o-1")
+    node, unknown, known = Budgeting(), told(1, ""), told(2, "organisation o-1")
     node.follow(unknown)
     for target in targets(unknown):
         assert node.choose([target], "m", 100, perf_counter())[0] == 0
