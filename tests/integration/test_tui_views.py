@@ -600,7 +600,7 @@ async def test_it_comes_back_by_itself(tmp_path: Path) -> None:
         scene.stats.total.requests = 12_400
         async with serving(admin, tmp_path / "other.sock"):
             await seat.sees("● live", "12,400 ever")
-            assert "the last ones known" not in seat.text
+            await seat.until(lambda: "the last ones known" not in seat.text, "the notice is taken away")
     finally:
         await run.__aexit__(None, None, None)
 
