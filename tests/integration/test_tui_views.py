@@ -42,11 +42,11 @@ class Seat:
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until the screen is as it should be. Raises AssertionError with the screen if it does not get so."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not condition():
                     await self.pilot.pause(0.02)  # the screen has no event to wait for
         except TimeoutError:
-            raise AssertionError(f"not within 10 s: {what}\n{self.text}") from None
+            raise AssertionError(f"not within 30 s: {what}\n{self.text}") from None
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

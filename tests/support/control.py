@@ -45,7 +45,7 @@ providers:
 """
 
 
-async def until(condition: Callable[[], Awaitable[object] | object], what: str, within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[object] | object], what: str, within_s: float = 30.0) -> None:
     """Wait until a condition that needs polling holds. Raises AssertionError naming it if it does not in time."""
     deadline = time.monotonic() + within_s
     while True:
@@ -102,14 +102,14 @@ class Control:
             error.add_note(self.log_text())
             raise
 
-    async def exited(self, within_s: float = 10.0) -> int:
+    async def exited(self, within_s: float = 30.0) -> int:
         """Wait for the end of the process. Returns its exit code."""
         process = self._running()
         await until(lambda: process.poll() is not None, "ccr-control ends", within_s)
         assert process.returncode is not None
         return process.returncode
 
-    async def stop(self, within_s: float = 10.0) -> int:
+    async def stop(self, within_s: float = 30.0) -> int:
         """End the process with SIGTERM. Returns its exit code."""
         self._running().send_signal(signal.SIGTERM)
         return await self.exited(within_s)
