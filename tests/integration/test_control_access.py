@@ -22,9 +22,9 @@ from support.fake_node import FakeNode
 
 
 @pytest.mark.parametrize("metadata", [[], [("authorization", "Bearer wrong")], [("authorization", "")]])
-async def test_the_port_is_for_holders_of_the_token(tmp_path: Path, metadata: list[tuple[str, str]]) -> None:
+async def test_the_port_is_for_holders_of_the_token(control: Control, metadata: list[tuple[str, str]]) -> None:
     """Every user of the machine can reach a loopback port."""
-    async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
+    async with control.channel(control.tcp_address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await config_pb2_grpc.ConfigServiceStub(channel).GetConfig(config_pb2.GetConfigRequest(), metadata=metadata)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -36,16 +36,16 @@ async def test_the_port_is_for_holders_of_the_token(tmp_path: Path, metadata: li
         assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_with_the_token_the_port_offers_all_that_clients_use(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
+async def test_with_the_token_the_port_offers_all_that_clients_use(control: Control) -> None:
+    async with control.channel(control.tcp_address) as channel:
         metadata = [("authorization", f"Bearer {control.token}")]
         stub = config_pb2_grpc.ConfigServiceStub(channel)
         assert (await stub.GetConfig(config_pb2.GetConfigRequest(), metadata=metadata)).snapshot_version == 1
 
 
-async def test_no_token_is_enough_for_what_nodes_do(tmp_path: Path) -> None:
+async def test_no_token_is_enough_for_what_nodes_do(control: Control) -> None:
     """A snapshot holds every secret there is; a token may be copied from a screen."""
-    async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
+    async with control.channel(control.tcp_address) as channel:
         metadata = [("authorization", f"Bearer {control.token}")]
         watch = snapshot_pb2_grpc.SnapshotServiceStub(channel).WatchSnapshots(metadata=metadata)
         assert await watch.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -54,9 +54,9 @@ async def test_no_token_is_enough_for_what_nodes_do(tmp_path: Path) -> None:
         assert await stream.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_health_and_reflection_need_no_token(tmp_path: Path) -> None:
+async def test_health_and_reflection_need_no_token(control: Control) -> None:
     """So that `grpcurl` and probes work."""
-    async with running_control(tmp_path) as control, control.channel(control.tcp_address) as channel:
+    async with control.channel(control.tcp_address) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(service="ccr.rpc.v1.SnapshotService")
         )
@@ -80,16 +80,15 @@ async def test_the_state_directory_is_private(tmp_path: Path) -> None:
         assert control.token == token, "clients keep working"
 
 
-async def test_a_second_control_plane_on_the_state_directory_does_not_start(tmp_path: Path) -> None:
+async def test_a_second_control_plane_on_the_state_directory_does_not_start(control: Control) -> None:
     """It would steal the socket from the first."""
-    async with running_control(tmp_path) as control:
-        second = await asyncio.to_thread(run, control)
-        assert second.returncode == 69
-        assert second.stderr.splitlines() == [
-            f"ccr-control: another ccr-control (pid {control.process.pid}) already uses {control.state_dir}"
-        ]
-        async with control.channel() as channel, FakeNode(channel).watching() as node:
-            await node.got()
+    second = await asyncio.to_thread(run, control)
+    assert second.returncode == 69
+    assert second.stderr.splitlines() == [
+        f"ccr-control: another ccr-control (pid {control.process.pid}) already uses {control.state_dir}"
+    ]
+    async with control.channel() as channel, FakeNode(channel).watching() as node:
+        await node.got()
 
 
 def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:

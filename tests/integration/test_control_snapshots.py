@@ -39,9 +39,9 @@ async def node_when(channel: grpc.aio.Channel, node_id: str, field: str, value: 
     return seen
 
 
-async def test_a_node_gets_the_snapshot_and_the_fleet_shows_that_it_serves_it(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
-        async with FakeNode(channel).watching() as node:
+async def test_a_node_gets_the_snapshot_and_the_fleet_shows_that_it_serves_it(control: Control) -> None:
+    async with control.channel() as channel:
+        async with FakeNode(channel, node_id="test/new").watching() as node:
             snapshot = await node.got()
             assert [provider.name for provider in snapshot.providers] == ["anthropic"]
             seen = await node_when(channel, node.node_id, "served_version", snapshot.version)
@@ -82,10 +82,9 @@ async def test_a_node_that_serves_the_newest_version_is_sent_nothing_until_there
             assert again.versions == [version + 1]
 
 
-async def test_idle_streams_get_heartbeats(tmp_path: Path) -> None:
+async def test_idle_streams_get_heartbeats(control: Control) -> None:
     """Both ends notice a dead connection."""
     async with (
-        running_control(tmp_path) as control,
         control.channel() as channel,
         FakeNode(channel).watching() as node,
     ):
@@ -150,15 +149,14 @@ async def test_stopping_is_quick_though_nodes_are_watching(tmp_path: Path) -> No
         assert node.ended.exception() is None, "the stream ended in order"
 
 
-async def test_a_node_whose_process_dies_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
+async def test_a_node_whose_process_dies_leaves_no_trace_in_the_log(control: Control) -> None:
     """Nodes come and go; only mistakes are errors."""
-    async with running_control(tmp_path) as control:
-        for _ in range(3):
-            async with control.channel() as channel, FakeNode(channel).watching() as node:
-                await node.got()
-        async with control.channel() as channel:
-            await node_when(channel, "test/worker-0", "connected", False)
-        assert not control.event("handler_failed")
+    for _ in range(3):
+        async with control.channel() as channel, FakeNode(channel, node_id="test/dies").watching() as node:
+            await node.got()
+    async with control.channel() as channel:
+        await node_when(channel, "test/dies", "connected", False)
+    assert not control.event("handler_failed")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +174,10 @@ async def test_a_node_whose_process_dies_leaves_no_trace_in_the_log(tmp_path: Pa
     ],
 )
 async def test_a_stream_that_begins_wrongly_is_refused(
-    tmp_path: Path, request_: snapshot_pb2.WatchSnapshotsRequest
+    control: Control, request_: snapshot_pb2.WatchSnapshotsRequest
 ) -> None:
     """In particular one whose version would use up all others."""
-    async with running_control(tmp_path) as control, control.channel() as channel:
+    async with control.channel() as channel:
         call = snapshot_pb2_grpc.SnapshotServiceStub(channel).WatchSnapshots()
         await call.write(request_)
         with contextlib.suppress(grpc.aio.AioRpcError):
@@ -187,9 +185,8 @@ async def test_a_stream_that_begins_wrongly_is_refused(
         assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_second_hello_is_refused(tmp_path: Path) -> None:
+async def test_a_second_hello_is_refused(control: Control) -> None:
     async with (
-        running_control(tmp_path) as control,
         control.channel() as channel,
         FakeNode(channel).watching() as node,
     ):
@@ -199,13 +196,13 @@ async def test_a_second_hello_is_refused(tmp_path: Path) -> None:
         assert await node.call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_node_that_came_back_on_a_new_stream_stays_connected_when_the_old_one_ends(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
-        old = FakeNode(channel)
+async def test_a_node_that_came_back_on_a_new_stream_stays_connected_when_the_old_one_ends(control: Control) -> None:
+    async with control.channel() as channel:
+        old = FakeNode(channel, node_id="test/back")
         async with contextlib.AsyncExitStack() as old_stream:
             await old_stream.enter_async_context(old.watching())
             await old.got()
-            async with FakeNode(channel, instance_id="instance-2").watching() as new:
+            async with FakeNode(channel, node_id=old.node_id, instance_id="instance-2").watching() as new:
                 await new.got()
                 await old_stream.aclose()
                 await node_when(channel, new.node_id, "instance_id", "instance-2")

@@ -57,17 +57,17 @@ async def test_a_batch_that_is_sent_again_is_acknowledged_and_not_counted(tmp_pa
     assert ledger(control) == 4
 
 
-async def test_a_missing_batch_ends_the_stream_and_names_the_number_expected(tmp_path: Path) -> None:
+async def test_a_missing_batch_ends_the_stream_and_names_the_number_expected(control: Control) -> None:
     """The node goes back to it; counting on would lose it."""
-    async with running_control(tmp_path) as control, control.channel() as channel:
+    async with control.channel() as channel:
         async with FakeReporter(channel).reporting() as reporter:
-            await reporter.report(batch(1))
+            await reporter.report(batch(1, journal="gap"))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await reporter.report(batch(3))
+                await reporter.report(batch(3, journal="gap"))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "expected number 2" in (caught.value.details() or "")
         async with FakeReporter(channel).reporting() as reporter:
-            assert [await reporter.report(batch(n)) for n in (2, 3)] == [2, 3]
+            assert [await reporter.report(batch(n, journal="gap")) for n in (2, 3)] == [2, 3]
 
 
 async def test_kill_9_in_the_middle_of_batches_counts_each_once(tmp_path: Path) -> None:
@@ -106,15 +106,16 @@ async def test_totals_survive_a_restart_and_rates_do_not(tmp_path: Path) -> None
             assert [figures.provider for figures in shown.providers] == ["anthropic"]
 
 
-async def test_two_journals_do_not_disturb_each_other(tmp_path: Path) -> None:
+async def test_two_journals_do_not_disturb_each_other(control: Control) -> None:
     """A successor delivers the spool of a dead worker on its own stream."""
-    async with running_control(tmp_path) as control, control.channel() as channel:
+    async with control.channel() as channel:
+        before = (await stats(channel)).total.requests
         async with FakeReporter(channel).reporting() as one, FakeReporter(channel, "test/worker-1").reporting() as two:
             assert await one.report(batch(1, journal="a")) == 1
             assert await two.report(batch(1, journal="b")) == 1
             assert await two.report(batch(2, journal="a")) == 2
             assert await one.report(batch(2, journal="a")) == 2
-        assert (await stats(channel)).total.requests == 3
+        assert (await stats(channel)).total.requests == before + 3
 
 
 async def test_a_corrupt_database_is_moved_aside_and_the_nodes_go_on(tmp_path: Path) -> None:
@@ -144,14 +145,14 @@ async def test_a_database_that_cannot_be_opened_is_moved_aside(tmp_path: Path) -
         assert control.event("store_given_up")
 
 
-async def test_the_fleet_shows_how_nodes_are(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
-        async with FakeReporter(channel).reporting() as reporter:
-            reported = batch(1)
+async def test_the_fleet_shows_how_nodes_are(control: Control) -> None:
+    async with control.channel() as channel:
+        async with FakeReporter(channel, "test/busy").reporting() as reporter:
+            reported = batch(1, journal="busy")
             reported.status.CopyFrom(usage_pb2.NodeStatus(open_requests=3, spooled_bytes=5))
             await reporter.report(reported)
         answer = await fleet_pb2_grpc.FleetServiceStub(channel).ListNodes(fleet_pb2.ListNodesRequest())
-        assert [(node.node_id, node.status.open_requests) for node in answer.nodes] == [("test/worker-0", 3)]
+        assert [node.status.open_requests for node in answer.nodes if node.node_id == "test/busy"] == [3]
 
 
 async def test_statistics_can_be_watched(tmp_path: Path) -> None:
@@ -167,8 +168,8 @@ async def test_statistics_can_be_watched(tmp_path: Path) -> None:
         call.cancel()
 
 
-async def test_too_short_an_interval_is_refused(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
+async def test_too_short_an_interval_is_refused(control: Control) -> None:
+    async with control.channel() as channel:
         request = stats_pb2.WatchStatsRequest()
         request.interval.FromMilliseconds(10)
         call = stats_pb2_grpc.StatsServiceStub(channel).WatchStats(request)

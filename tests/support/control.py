@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,17 @@ class Control:
     def event(self, name: str) -> dict[str, Any] | None:
         """The last log line of that event."""
         return next(reversed(self.events(name)), None)
+
+
+@contextlib.contextmanager
+def shared_control(directory: Path, config_text: str = CONFIG) -> Iterator[Control]:
+    """The same for a fixture of a whole module, whose tests each have an event loop of their own."""
+    control = Control(directory, config_text)
+    asyncio.run(control.start())
+    try:
+        yield control
+    finally:
+        control.kill()
 
 
 @contextlib.asynccontextmanager
