@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ccr_rpc.v1 import (
     providers_pb2_grpc,
     snapshot_pb2,
 )
-from support.control import Control, running_control, until
+from support.control import Control, running_control, shared_control, until
 from support.fake_node import FakeNode
 
 CONFIG = """\
@@ -105,6 +105,13 @@ async def changing(directory: Path, config: str = CONFIG) -> AsyncIterator[Api]:
         yield api
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    """For the tests that change nothing."""
+    with shared_control(tmp_path_factory.mktemp("control"), CONFIG) as control:
+        yield control
+
+
 def of(snapshot: snapshot_pb2.Snapshot, provider: str) -> snapshot_pb2.Provider:
     return next(one for one in snapshot.providers if one.name == provider)
 
@@ -161,8 +168,8 @@ async def test_what_is_out_of_date_changes_nothing(tmp_path: Path) -> None:
         assert len(await api.audit()) == 1
 
 
-async def test_wrong_requests_say_what_is_wrong(tmp_path: Path) -> None:
-    async with changing(tmp_path) as api:
+async def test_wrong_requests_say_what_is_wrong(unchanged: Control) -> None:
+    async with talking_to(unchanged) as api:
         bad, absent = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         await refused(
             api.providers.SetProviderState(providers_pb2.SetProviderStateRequest(provider="zai")), bad, "STATE_MISSING"
@@ -331,8 +338,8 @@ async def test_what_happens_by_itself_is_told_too(tmp_path: Path) -> None:
         assert pages[-1] == 1
 
 
-async def test_pages_and_kinds_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    async with changing(tmp_path) as api:
+async def test_pages_and_kinds_that_make_no_sense_are_refused(unchanged: Control) -> None:
+    async with talking_to(unchanged) as api:
         bad = grpc.StatusCode.INVALID_ARGUMENT
         for size in (-1, 1001):
             await refused(api.events.ListEvents(events_pb2.ListEventsRequest(page_size=size)), bad, "OUT_OF_RANGE")
@@ -340,8 +347,8 @@ async def test_pages_and_kinds_that_make_no_sense_are_refused(tmp_path: Path) ->
             await refused(api.events.ListEvents(events_pb2.ListEventsRequest(page_token=token)), bad, "PAGE_TOKEN")
 
 
-async def test_accounts_are_listed_before_anything_is_known_of_them(tmp_path: Path) -> None:
-    async with changing(tmp_path) as api:
+async def test_accounts_are_listed_before_anything_is_known_of_them(unchanged: Control) -> None:
+    async with talking_to(unchanged) as api:
         listed = await api.keys.ListScopes(keys_pb2.ListScopesRequest())
         assert [(one.provider, one.scope) for one in listed.budgets][:3] == [
             ("anthropic", "team-a"),

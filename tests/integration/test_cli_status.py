@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from support.ccr import ccr, ccr_beside
-from support.control import CONFIG, running_control
+from support.control import CONFIG, Control, running_control
 from support.control import until as until_async
 from support.fake_node import FakeNode, FakeReporter, batch, record
 
@@ -107,13 +107,12 @@ async def test_a_refused_edit_is_not_well_until_it_is_mended(tmp_path: Path) -> 
             assert (await ccr_beside("config", "validate", *where)).returncode == 0
 
 
-async def test_show_hides_secrets(tmp_path: Path) -> None:
+async def test_show_hides_secrets(control: Control) -> None:
     """What it prints is pasted into bug reports."""
-    async with running_control(tmp_path) as control:
-        where = ("--state-dir", str(control.state_dir))
-        shown = await ccr_beside("config", "show", *where)
-        as_json = await ccr_beside("config", "show", "--json", *where)
-        offline = await ccr_beside("config", "show", str(control.config_path))
+    where = ("--state-dir", str(control.state_dir))
+    shown = await ccr_beside("config", "show", *where)
+    as_json = await ccr_beside("config", "show", "--json", *where)
+    offline = await ccr_beside("config", "show", str(control.config_path))
     for done in (shown, as_json, offline):
         assert done.returncode == 0, done.stderr
         assert "***" in done.stdout
@@ -122,16 +121,13 @@ async def test_show_hides_secrets(tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["source"] == str(control.config_path)
 
 
-async def test_the_tcp_port_needs_the_token(tmp_path: Path) -> None:
+async def test_the_tcp_port_needs_the_token(control: Control) -> None:
     """A wrong or missing one is said to be that, with exit code 4."""
-    async with running_control(tmp_path) as control:
-        env = {"CCR_CONTROL": control.tcp_address, "CCR_STATE_DIR": str(tmp_path / "elsewhere")}
-        without = await ccr_beside("config", "show", **env)
-        wrong = await ccr_beside("config", "show", CCR_CONTROL_TOKEN="wrong", **env)
-        right = await ccr_beside("config", "show", CCR_CONTROL_TOKEN=control.token, **env)
-        named = await ccr_beside(
-            "config", "show", "--control", control.tcp_address, "--state-dir", str(control.state_dir)
-        )
+    env = {"CCR_CONTROL": control.tcp_address, "CCR_STATE_DIR": str(control.directory / "elsewhere")}
+    without = await ccr_beside("config", "show", **env)
+    wrong = await ccr_beside("config", "show", CCR_CONTROL_TOKEN="wrong", **env)
+    right = await ccr_beside("config", "show", CCR_CONTROL_TOKEN=control.token, **env)
+    named = await ccr_beside("config", "show", "--control", control.tcp_address, "--state-dir", str(control.state_dir))
     assert [done.returncode for done in (without, wrong, right, named)] == [4, 4, 0, 0]
     assert len(without.stderr.splitlines()) == 1
     assert "CCR_CONTROL_TOKEN" in without.stderr

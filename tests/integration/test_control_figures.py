@@ -24,7 +24,7 @@ from ccr_rpc.v1 import (
     stats_pb2_grpc,
     usage_pb2,
 )
-from support.control import CONFIG, running_control, until
+from support.control import CONFIG, Control, running_control, until
 from support.fake_node import FakeNode, FakeReporter, batch, record
 
 COST = 10 * 3 + 20 * 15 + round(300 * 0.3)  # of one such record, in micro-USD: claude-sonnet-4-5 costs 3 and 15
@@ -68,6 +68,18 @@ MIXED = [
     lambda: told(4, outcome=usage_pb2.OUTCOME_FAILED, status=529, model_used="unheard-of"),
     lambda: told(5, endpoint=usage_pb2.ENDPOINT_COUNT_TOKENS, attempts=[], model_used=""),
 ]
+
+
+@pytest.fixture(scope="module")
+def mixed(control: Control) -> Control:
+    """A control plane that was told of MIXED, by journal-1, and of nothing else."""
+
+    async def tell() -> None:
+        async with control.channel() as channel, FakeReporter(channel).reporting() as reporter:
+            await reporter.report(batch(1, *(one() for one in MIXED)))
+
+    asyncio.run(tell())
+    return control
 
 
 async def test_every_breakdown_adds_up_to_its_total(tmp_path: Path) -> None:
@@ -139,10 +151,8 @@ async def test_a_series_has_every_bucket_and_a_provider_its_own(tmp_path: Path) 
         assert (sum(p.requests for p in of_zai.points), sum(p.failed_attempts for p in of_zai.points)) == (0, 1)
 
 
-async def test_sessions_show_their_agents_and_where_they_live(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
-        async with FakeReporter(channel).reporting() as reporter:
-            await reporter.report(batch(1, *(one() for one in MIXED)))
+async def test_sessions_show_their_agents_and_where_they_live(mixed: Control) -> None:
+    async with mixed.channel() as channel:
         stub = stats_pb2_grpc.StatsServiceStub(channel)
         first = await stub.ListSessions(stats_pb2.ListSessionsRequest(page_size=1))
         rest = await stub.ListSessions(stats_pb2.ListSessionsRequest(page_token=first.next_page_token))
@@ -174,10 +184,8 @@ async def test_totals_know_what_was_spent_today_also_after_a_restart(tmp_path: P
             await control.start()
 
 
-async def test_records_are_listed_filtered_and_paged(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
-        async with FakeReporter(channel).reporting() as reporter:
-            await reporter.report(batch(1, *(one() for one in MIXED)))
+async def test_records_are_listed_filtered_and_paged(mixed: Control) -> None:
+    async with mixed.channel() as channel:
         stub = records_pb2_grpc.RecordServiceStub(channel)
 
         async def listed(**fields: Any) -> list[str]:
@@ -270,11 +278,11 @@ async def test_a_cost_report_adds_up_by_any_three_dimensions(tmp_path: Path) -> 
         ({"where": [ledger_pb2.DimensionValue(dimension=ledger_pb2.DIMENSION_DAY, value="today")]}, "BAD_TIME"),
     ],
 )
-async def test_a_report_that_cannot_be_is_refused(tmp_path: Path, fields: dict[str, Any], why: str) -> None:
+async def test_a_report_that_cannot_be_is_refused(control: Control, fields: dict[str, Any], why: str) -> None:
     request = ledger_pb2.GetCostReportRequest(**{name: value for name, value in fields.items() if name != "since"})
     if "since" in fields:
         request.since.FromSeconds(int(time.time()) - fields["since"])
-    async with running_control(tmp_path) as control, control.channel() as channel:
+    async with control.channel() as channel:
         call = ledger_pb2_grpc.UsageLedgerServiceStub(channel).GetCostReport(request)
         assert await reason(call) == (grpc.StatusCode.INVALID_ARGUMENT, why)
 
@@ -408,8 +416,8 @@ async def test_a_dashboard_shows_what_is_in_flight_where(tmp_path: Path) -> None
         await until(is_none, "the node is away")
 
 
-async def test_a_dashboard_that_asked_for_nothing_hears_that_it_is_heard(tmp_path: Path) -> None:
-    async with running_control(tmp_path) as control, control.channel() as channel:
+async def test_a_dashboard_that_asked_for_nothing_hears_that_it_is_heard(control: Control) -> None:
+    async with control.channel() as channel:
         stub = dashboard_pb2_grpc.DashboardServiceStub(channel)
         call: Any = stub.Watch(dashboard_pb2.WatchRequest())
         assert (await call.read()).ListFields()[0][0].name == "at"
