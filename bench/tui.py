@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,16 +20,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 os.environ["GRPC_VERBOSITY"] = "NONE"
 
+from ccr_bench import screens
 from ccr_client import connect_async
 from ccr_client.door import Door
 from ccr_tui.shell.app import Dashboard
 from ccr_tui.shell.rows import RowList
 from support.fake_admin import FakeAdmin, serving
-from support.scenes import large, record
+from support.scenes import large
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.events import Key
 
-PER_MESSAGE = 100
 EVERY_S = 0.1
 
 
@@ -46,18 +45,10 @@ class Recorder(HeadlessDriver):
 
 async def play(socket: str) -> None:
     """The control plane, until killed."""
-    admin, number = FakeAdmin(large()), 0
+    admin = FakeAdmin(large())
     async with serving(admin, Path(socket)):
         print("ready", flush=True)
-        while True:
-            batch = [record(number + n, f"provider-{n:03}") for n in range(PER_MESSAGE)]
-            number += PER_MESSAGE
-            admin.scene.records.extend(batch)
-            admin.scene.stats.total.requests = number
-            for one in admin.scene.keys:
-                one.requests += 1
-            admin.changed()
-            await asyncio.sleep(EVERY_S)
+        await screens.move(admin, EVERY_S)
 
 
 async def measure(socket: str, seconds: float, size: tuple[int, int]) -> None:
@@ -116,14 +107,8 @@ def main() -> None:
     width, _, height = options.size.partition("x")
     with tempfile.TemporaryDirectory() as directory:
         socket = f"{directory}/admin.sock"
-        player = subprocess.Popen([sys.executable, __file__, "--play", socket], stdout=subprocess.PIPE, text=True)
-        try:
-            assert player.stdout
-            player.stdout.readline()
+        with screens.player([__file__, "--play", socket]):
             asyncio.run(measure(socket, options.seconds, (int(width), int(height))))
-        finally:
-            player.kill()
-            player.wait()
 
 
 if __name__ == "__main__":

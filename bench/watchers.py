@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests")]
 
-from ccr_bench import measure, targets
-from ccr_bench.processes import Processes, free_port, pin
+from ccr_bench import measure, screens, targets
+from ccr_bench.processes import Processes, free_port
 from ccr_bench.workload import SCENARIOS
 from ccr_client import connect_async
 from ccr_rpc.v1 import dashboard_pb2, records_pb2
@@ -63,17 +63,11 @@ async def watch(count: int, state: str) -> None:
 
 @contextlib.contextmanager
 def watchers(count: int, state: Path, cores: measure.Cores):
-    command = [sys.executable, __file__, "--watch", str(state), "--watchers", str(count)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        pin([process.pid], cores.load)
-        assert process.stdout is not None
-        if process.stdout.readline() != "watching\n":
+    arguments = [__file__, "--watch", str(state), "--watchers", str(count)]
+    with screens.player(arguments, cores.load) as line:
+        if line != "watching":
             raise RuntimeError("the screens do not see anything")
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def main() -> int:

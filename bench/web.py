@@ -1,10 +1,10 @@
 """How busy the web page keeps a browser under load: the share of the main thread in each view, and how long a key press takes to be seen.
 
-    .venv/bin/python bench/web.py [--seconds 8] [--presses 40]
+    .venv/bin/python bench/web.py [--seconds 8] [--presses 60]
 
 A process of its own plays the control plane: 100 providers, 1,000 keys, 5,000 sessions (the stream tells 200), 1,000 records a second,
-a message every 250 ms, as the page asks for. The main thread's share is its CPU time, so that it means the same on a busy machine; keys are pressed as a person's
-are, at every phase of the stream. Needs Chromium.
+a message every 250 ms or as seldom as the page asks for. The main thread's share is its CPU time, and so is what a key press takes of it, so that they mean the same on
+a busy machine; keys are pressed as a person's are, at every phase of the stream. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -12,46 +12,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from aiohttp import web
-from ccr_control.shell.web import LOOPBACK_NAMES, application
-from ccr_control.shell.web_grpc import GrpcWeb
-from ccr_control.shell.web_pages import BUILT, pages
+from ccr_bench import screens
 from ccr_rpc.v1 import (
-    access_pb2_grpc,
-    config_pb2_grpc,
     dashboard_pb2,
-    dashboard_pb2_grpc,
-    events_pb2,
-    events_pb2_grpc,
-    fleet_pb2_grpc,
     keys_pb2,
-    keys_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
-    providers_pb2_grpc,
-    routes_pb2_grpc,
     stats_pb2,
-    stats_pb2_grpc,
 )
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from support.browser import browser
 from support.fake_admin import FakeAdmin
-from support.scenes import figures, large, record
+from support.fake_page import page_of
+from support.scenes import figures, large
 
 EVERY_S = 0.25
-PER_MESSAGE = 250
 POINT_S = 10  # between two points of budgets
 VIEWS = {"overview": "o", "providers": "p", "keys": "k", "sessions": "s", "requests": "r"}
+AWAY = "n"  # the key of another view
 SERIES = {
     stats_pb2.WINDOW_1M: (60, 1),
     stats_pb2.WINDOW_15M: (90, 10),
@@ -60,49 +47,27 @@ SERIES = {
 }
 """Points of a window, and their length in seconds."""
 WATCH_KEYS = """() => {
-    window.keysTook = []; // from the key to the picture that shows what it did, as the page sees it
-    addEventListener("keydown", (event) => {
-        const began = event.timeStamp;
-        requestAnimationFrame(() => setTimeout(() => window.keysTook.push(performance.now() - began)));
+    let newest = 0;
+    const look = () => document.querySelector("nav [aria-current]")?.href + document.documentElement.dataset.theme;
+    addEventListener("keydown", (event) => { // from the key to the picture that shows what it did, as the page sees it
+        const [start, before] = [event.timeStamp, look()];
+        const number = (newest += 1);
+        const seen = () => performance.measure(`key ${number}`, { start, end: performance.now() });
+        const frame = () => look() !== before ? setTimeout(seen) : number === newest && requestAnimationFrame(frame);
+        requestAnimationFrame(frame);
     }, { capture: true });
 }"""
-ADDERS: tuple[Callable[[Any, Any], None], ...] = (
-    access_pb2_grpc.add_AccessServiceServicer_to_server,
-    config_pb2_grpc.add_ConfigServiceServicer_to_server,
-    dashboard_pb2_grpc.add_DashboardServiceServicer_to_server,
-    events_pb2_grpc.add_EventServiceServicer_to_server,
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server,
-    keys_pb2_grpc.add_KeyServiceServicer_to_server,
-    ledger_pb2_grpc.add_UsageLedgerServiceServicer_to_server,
-    providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-    routes_pb2_grpc.add_RouteServiceServicer_to_server,
-    stats_pb2_grpc.add_StatsServiceServicer_to_server,
-)
 
 
 async def play() -> None:
     """The control plane, until killed."""
-    admin, number, calls = Large(), 0, GrpcWeb()
-    for add in ADDERS:
-        add(admin, calls)
-    runner = web.AppRunner(application(calls, pages(BUILT), LOOPBACK_NAMES), handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-    while True:
-        batch = [record(number + n, f"provider-{n % 100:03}") for n in range(PER_MESSAGE)]
-        number += PER_MESSAGE
-        admin.scene.records.extend(batch)
-        admin.scene.stats.total.requests = number
-        for one in admin.scene.keys:
-            one.requests += 1
-        for one in admin.scene.stats.providers:
-            one.figures.requests += 3
-        admin.changed()
-        await asyncio.sleep(EVERY_S)
+    admin = Large()
+    async with page_of(admin, ledger_pb2_grpc.add_UsageLedgerServiceServicer_to_server) as url:
+        print(url, flush=True)
+        await screens.move(admin, EVERY_S)
 
 
-class Large(FakeAdmin, events_pb2_grpc.EventServiceServicer, ledger_pb2_grpc.UsageLedgerServiceServicer):
+class Large(FakeAdmin, ledger_pb2_grpc.UsageLedgerServiceServicer):
     """With what the page asks for besides its stream."""
 
     def __init__(self) -> None:
@@ -112,20 +77,20 @@ class Large(FakeAdmin, events_pb2_grpc.EventServiceServicer, ledger_pb2_grpc.Usa
         self.breakdown = stats_pb2.GetBreakdownResponse(lines=lines, total=figures(100_000))
 
     async def Watch(self, request: dashboard_pb2.WatchRequest, context: Any) -> AsyncIterator[Any]:
-        """With an hour of budgets after the first message, and a point more every ten seconds."""
+        """No oftener than asked for; with an hour of budgets after the first message, and a point more every ten seconds."""
+        interval_s = request.interval.ToTimedelta().total_seconds()
         now_s = int(time.time()) // POINT_S * POINT_S
         told_s = 0
         async for message in super().Watch(request, context):
             yield message
-            if not request.budgets:
-                continue
-            if not told_s:
+            if request.budgets and not told_s:
                 for begin in range(0, len(self.scene.scopes), 100):
                     yield self._budgets(begin, begin + 100, now_s - 3600, now_s)
                 told_s = now_s
-            elif time.time() - told_s >= POINT_S:
+            elif request.budgets and time.time() - told_s >= POINT_S:
                 yield self._budgets(0, len(self.scene.scopes), told_s, told_s + POINT_S)
                 told_s += POINT_S
+            await asyncio.sleep(interval_s - time.monotonic() % interval_s)
 
     def _budgets(self, begin: int, end: int, after_s: int, to_s: int) -> dashboard_pb2.WatchResponse:
         times = range(after_s + POINT_S, to_s + 1, POINT_S)
@@ -160,10 +125,6 @@ class Large(FakeAdmin, events_pb2_grpc.EventServiceServicer, ledger_pb2_grpc.Usa
         """None."""
         return stats_pb2.ListUnknownsResponse()
 
-    async def ListEvents(self, request: Any, context: Any) -> Any:
-        """All of the scene, newest first."""
-        return events_pb2.ListEventsResponse(events=self.scene.events[::-1])
-
 
 def _point(at_s: int, span_s: int) -> stats_pb2.SeriesPoint:
     some = at_s // span_s % 17
@@ -183,11 +144,13 @@ async def watch(url: str, seconds: float, presses: int) -> None:
     async with browser() as chromium, chromium.page(allowed=("",)) as page:
         await page.goto(f"{url}/#token=bench")
         await page.sees("[data-link=live]")
-        await page.evaluate(WATCH_KEYS)
         print(
-            f"{os.getloadavg()[0]:.1f} processes want one of {os.cpu_count()} processors; beyond that figures say little"
+            f"{os.getloadavg()[0]:.1f} processes want one of {os.cpu_count()} processors; beyond that times say little, CPU still does"
         )
-        print(f"{'view':<12}{'main thread':>12}{'key to paint: p50':>20}{'p99':>6}{'worst':>7}")
+        print(
+            f"{'view':<12}{'main thread':>12}{'presses':>9}{'key to paint: p50':>19}{'p99':>6}{'worst':>7}{'CPU: p50':>12}{'p99':>6}{'worst':>7}"
+        )
+        is_watched = False
         for view, key in VIEWS.items():
             await page.press(key)
             await page.sees("main h1")
@@ -195,34 +158,40 @@ async def watch(url: str, seconds: float, presses: int) -> None:
             busy_s, began_s = await page.do("busy"), time.monotonic()
             await asyncio.sleep(seconds)
             share = (await page.do("busy") - busy_s) / (time.monotonic() - began_s)
-            away = "n" if key != "n" else "o"
-            await page.evaluate("() => (window.keysTook.length = 0)")
+            if not is_watched:
+                await page.evaluate(WATCH_KEYS)
+                is_watched = True
+            await page.do("trace")
+            pressed = 0
             for number in range(presses):  # another view, this one again, and now and then what makes all of it anew
-                for one in (away, key) if number % 4 else ("t",):
+                for one in (AWAY, key) if number % 4 else ("t",):
                     await page.press(one)
+                    pressed += 1
                     await asyncio.sleep(0.13)  # more than a message's interval divides: every phase of it is met
-            took_ms = sorted(await page.evaluate("() => window.keysTook"))
-            p99 = took_ms[min(len(took_ms) - 1, int(len(took_ms) * 0.99))]
-            print(f"{view:<12}{share:>11.1%}{took_ms[len(took_ms) // 2]:>17.0f} ms{p99:>6.0f}{took_ms[-1]:>7.0f}")
+            await asyncio.sleep(0.5)
+            found = await page.do("traced", "key ")
+            took_ms, cpu_ms = (sorted(column) for column in zip(*found, strict=True))
+            print(f"{view:<12}{share:>11.1%}{f'{len(found)}/{pressed}':>10}{spread(took_ms, 16)}{spread(cpu_ms, 10)}")
+
+
+def spread(ms: list[float], width: int) -> str:
+    """Median, 99th percentile and greatest of what is sorted."""
+    p99 = ms[min(len(ms) - 1, int(len(ms) * 0.99))]
+    return f"{ms[len(ms) // 2]:>{width}.0f} ms{p99:>6.0f}{ms[-1]:>7.0f}"
 
 
 def main() -> None:
     """Measure; or, for itself, play the control plane."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--presses", type=int, default=40)
+    parser.add_argument("--presses", type=int, default=60)
     parser.add_argument("--play", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.play:
         asyncio.run(play())
         return
-    command = [sys.executable, __file__, "--play"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as player:
-        try:
-            assert player.stdout is not None
-            asyncio.run(watch(player.stdout.readline().strip(), options.seconds, options.presses))
-        finally:
-            player.kill()
+    with screens.player([__file__, "--play"]) as url:
+        asyncio.run(watch(url, options.seconds, options.presses))
 
 
 if __name__ == "__main__":

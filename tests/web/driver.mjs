@@ -64,6 +64,31 @@ const acts = {
     const { metrics } = await page.session.send("Performance.getMetrics");
     return metrics.find((one) => one.name === "TaskDuration").value;
   },
+  trace: async (page) => {
+    // Note what the main thread does, and what the page measures, from now on.
+    page.traced = [];
+    page.tracing = await browser.newBrowserCDPSession();
+    page.tracing.on("Tracing.dataCollected", ({ value }) => page.traced.push(...value));
+    const traceConfig = { includedCategories: ["toplevel", "blink.user_timing"], excludedCategories: ["*"] };
+    await page.tracing.send("Tracing.start", { transferMode: "ReportEvents", traceConfig });
+  },
+  traced: async (page, prefix) => {
+    // End that. What the page has measured under names that begin so, each another one: [[milliseconds, CPU milliseconds of its main thread meanwhile], …].
+    const complete = new Promise((done) => page.tracing.once("Tracing.tracingComplete", done));
+    await page.tracing.send("Tracing.end");
+    await complete;
+    await page.tracing.detach();
+    const edges = page.traced.filter((one) => one.name.startsWith(prefix) && "be".includes(one.ph));
+    const ends = new Map(edges.filter((one) => one.ph === "e").map((one) => [one.name, one.ts]));
+    const tasks = page.traced.filter((one) => one.ph === "X" && one.name === "ThreadControllerImpl::RunTask");
+    return edges
+      .filter((one) => one.ph === "b")
+      .map(({ pid, tid, ts, name }) => {
+        const end = ends.get(name);
+        const during = tasks.filter((one) => one.pid === pid && one.tid === tid && one.ts < end && one.ts + one.dur > ts);
+        return [(end - ts) / 1000, during.reduce((sum, one) => sum + (one.tdur ?? 0), 0) / 1000];
+      });
+  },
   later: async (page, ms) => {
     // The page's clock goes on from here as if so much time had passed.
     await page.clock.install();

@@ -10,47 +10,27 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from aiohttp import web
-from ccr_control.shell.web import LOOPBACK_NAMES, application
-from ccr_control.shell.web_grpc import GrpcWeb
-from ccr_control.shell.web_pages import BUILT, pages
 from ccr_rpc.v1 import (
     access_pb2,
-    access_pb2_grpc,
-    config_pb2_grpc,
     dashboard_pb2,
-    dashboard_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
-    fleet_pb2_grpc,
     keys_pb2,
-    keys_pb2_grpc,
-    providers_pb2_grpc,
     records_pb2,
     records_pb2_grpc,
     stats_pb2,
-    stats_pb2_grpc,
 )
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from support.browser import Browser, Page, browser
 from support.fake_admin import FakeAdmin, at
-from support.scenes import record, small
+from support.fake_page import page_of
+from support.scenes import budget, record, small
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them
 
 LIVE, WAITING = "[data-link=live]", "[data-link=waiting]"
-ADDERS = (
-    access_pb2_grpc.add_AccessServiceServicer_to_server,
-    config_pb2_grpc.add_ConfigServiceServicer_to_server,
-    dashboard_pb2_grpc.add_DashboardServiceServicer_to_server,
-    events_pb2_grpc.add_EventServiceServicer_to_server,
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server,
-    keys_pb2_grpc.add_KeyServiceServicer_to_server,
-    providers_pb2_grpc.add_ProviderServiceServicer_to_server,
-    records_pb2_grpc.add_RecordServiceServicer_to_server,
-    stats_pb2_grpc.add_StatsServiceServicer_to_server,
-)
+RECORDS = records_pb2_grpc.add_RecordServiceServicer_to_server
 PAGE = 100
 
 
@@ -116,26 +96,9 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @contextlib.asynccontextmanager
-async def _serving(control: Control) -> AsyncIterator[str]:
-    """Serve it as ccr-control does. Yields the page's URL."""
-    calls = GrpcWeb()
-    for add in ADDERS:
-        add(control, calls)
-    runner = web.AppRunner(
-        application(calls, pages(BUILT), LOOPBACK_NAMES), handler_cancellation=True, shutdown_timeout=0.1
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@contextlib.asynccontextmanager
 async def _looking(chromium: Browser, control: Control, view: str = "overview", **options: Any) -> AsyncIterator[Page]:
     """A page on it, live, that shows a view."""
-    async with _serving(control) as url, chromium.page(**options) as page:
+    async with page_of(control, RECORDS) as url, chromium.page(**options) as page:
         await page.goto(f"{url}/#token=t")
         if not control.is_silent and not control.scene.refusals:
             await page.sees(LIVE)
@@ -340,3 +303,26 @@ async def test_charts_zoom_by_button_and_the_address_keeps_it(chromium: Browser)
         await page.reload()
         await page.click("role=button[name='See all']")
         await page.until("() => !location.hash.includes('zoom')")
+
+
+async def test_the_browsers_way_back_leads_through_the_views_that_keys_opened(chromium: Browser) -> None:
+    """However fast they were pressed; and the address is always that of the view in sight."""
+    async with _looking(chromium, Control(), "nodes") as page:
+        for key in "pkp":
+            await page.press(key)
+        await page.sees("h1:has-text('Providers')")
+        for view, title in (("keys", "Keys"), ("providers", "Providers"), ("nodes", "Nodes")):
+            await page.evaluate("() => history.back()")
+            await page.sees(f"h1:has-text('{title}')")
+            assert await page.evaluate("() => location.hash") == f"#/{view}"
+
+
+async def test_many_accounts_appear_bit_by_bit_up_to_those_that_matter(chromium: Browser) -> None:
+    """The fullest ones; the others are counted."""
+    control = Control()
+    control.scene.scopes = [budget("zai", f"org-{n:03}", n * 100, 10_000) for n in range(80)]
+    async with _looking(chromium, control, "keys") as page:
+        await page.until("() => document.querySelectorAll('article').length === 60")
+        assert await page.count("article[aria-label^='zai/org-079']") == 1
+        assert await page.count("article[aria-label^='zai/org-019']") == 0
+        await page.sees("text=The 60 fullest of 80")

@@ -9,7 +9,6 @@ export interface Line {
   kind: BudgetKind;
   /** Thousandths of the limit. The last one is of the newest point; an account that is newer has fewer. */
   used: number[];
-  leased: number[];
 }
 
 /** Lists are added to in place: there may be thousands, of which one point comes at a time. */
@@ -24,7 +23,7 @@ export class Budgets {
     return found ? [...found.values()].toSorted((one, other) => one.kind - other.kind) : [];
   }
 
-  /** Take what a message tells; `isFirst`: nothing of its stream was taken before, so what is held may have gaps. */
+  /** Take what a message tells, and keep its lists; `isFirst`: nothing of its stream was taken before, so what is held may have gaps. */
   take(told: BudgetHistory, isFirst: boolean): void {
     const at = told.at.map((one) => timestampMs(one));
     const newest = this.at.at(-1) ?? -Infinity;
@@ -36,7 +35,7 @@ export class Budgets {
     if (isLater) this.#add(told, at);
     else {
       if (at.length) this.at = at;
-      for (const one of told.lines) this.#lineOf(one).set(one.kind, { kind: one.kind, used: [...one.usedPermille], leased: [...one.leasedPermille] });
+      for (const one of told.lines) this.#lineOf(one).set(one.kind, { kind: one.kind, used: one.usedPermille });
     }
   }
 
@@ -44,11 +43,9 @@ export class Budgets {
     const lines = new Map<string, Map<BudgetKind, Line>>();
     for (const one of told.lines) {
       const name = nameOf(one.provider, one.scope, one.modelClass);
-      const line = this.#lines.get(name)?.get(one.kind) ?? { kind: one.kind, used: [], leased: [] };
+      const line = this.#lines.get(name)?.get(one.kind) ?? { kind: one.kind, used: [] };
       line.used.push(...one.usedPermille);
-      line.leased.push(...one.leasedPermille);
       trim(line.used);
-      trim(line.leased);
       lines.set(name, (lines.get(name) ?? new Map<BudgetKind, Line>()).set(one.kind, line));
     }
     this.#lines = lines; // a line that is not told any more has ended

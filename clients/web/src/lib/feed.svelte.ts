@@ -13,6 +13,7 @@ import type { RecordFilterSchema, StoredRecord } from "../gen/ccr_rpc/v1/records
 import type { SeriesPoint, Session, Stats } from "../gen/ccr_rpc/v1/stats_pb";
 import { Budgets } from "./budgets";
 import { dashboard, isTokenRefused, problemOf, WITHIN } from "./control";
+import { afterPaint, breather } from "./later";
 import { keep, forget, token } from "./token";
 import { me } from "./me.svelte";
 
@@ -72,6 +73,7 @@ class Feed {
 
   #wants: Wants = {};
   #running: AbortController | undefined;
+  #restarting: (() => void) | undefined;
   #held: StoredRecord[] = [];
   #isFirstOfBudgets = true;
   #lastFilter: Wants["records"];
@@ -93,7 +95,9 @@ class Feed {
       this.#lastFilter = wants.records;
     }
     this.#wants = wants;
-    if (isNew || this.#running === undefined) this.#restart();
+    if (!isNew && this.#running !== undefined) return;
+    this.#restarting?.();
+    this.#restarting = afterPaint(() => this.#restart()); // to ask for it takes longer than to show what is there
   }
 
   /** Try again at once. */
@@ -126,12 +130,14 @@ class Feed {
   }
 
   #sleep(): void {
+    this.#restarting?.();
     this.#running?.abort();
     this.#running = undefined;
     if (this.link.is !== "refused") this.link = { is: "asleep" };
   }
 
   #restart(): void {
+    this.#restarting?.();
     if (document.hidden) return;
     this.#running?.abort();
     this.#running = new AbortController();
@@ -188,6 +194,7 @@ class Feed {
     let alarm = setTimeout(doubt, SILENT_AFTER_MS);
     try {
       this.#isFirstOfBudgets = true;
+      const breathe = breather();
       for await (const message of dashboard.watch(this.#request(), { signal: silent.signal })) {
         clearTimeout(alarm);
         alarm = setTimeout(doubt, SILENT_AFTER_MS);
@@ -198,6 +205,7 @@ class Feed {
           this.sinceMs = Date.now();
         }
         this.#take(message);
+        await breathe(); // an hour of budgets comes in many messages at once
       }
     } finally {
       clearTimeout(alarm);

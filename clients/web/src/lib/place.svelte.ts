@@ -44,7 +44,10 @@ class Place {
   }
 
   go(view: ViewId, rest = "", query: Record<string, string> = {}): void {
-    location.hash = to(view, rest, query);
+    const address = to(view, rest, query);
+    if (address === location.hash) return;
+    history.pushState(null, "", address); // not by the hash: its event may come a picture or two later
+    this.#read();
   }
 }
 

@@ -3,6 +3,7 @@
 import { untrack } from "svelte";
 import { problemOf } from "./control";
 import { feed } from "./feed.svelte";
+import { afterPaint } from "./later";
 
 export class Polled<T> {
   value = $state.raw<T>();
@@ -10,13 +11,14 @@ export class Polled<T> {
   isAsking = $state(false);
   #asks: (signal: AbortSignal) => Promise<T>;
   #running: AbortController | undefined;
+  #isDue = $state(false); // the view that asks is seen first
 
   /** Call it while a component is made. `asks` is called again whenever what it reads changes; every 0 ms: not by time. */
   constructor(asks: (signal: AbortSignal) => Promise<T>, everyMs = 0) {
     this.#asks = asks;
+    $effect(() => afterPaint(() => (this.#isDue = true)));
     $effect(() => {
-      const isLive = feed.link.is === "live";
-      if (!isLive) return;
+      if (!this.#isDue || feed.link.is !== "live") return;
       this.again();
       const timer = everyMs ? setInterval(() => untrack(() => this.again()), everyMs) : 0;
       return () => {

@@ -28,7 +28,12 @@ class Theme {
 
 export const theme = new Theme();
 
+const colours = new Map<string, string>(); // to ask the style sheet makes the browser lay out what has changed so far
+
 /** A colour of the style sheet. */
 export function colour(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const key = `${name} ${theme.isDark}`;
+  const known = colours.get(key) ?? getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  colours.set(key, known);
+  return known;
 }
