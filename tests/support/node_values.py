@@ -52,24 +52,17 @@ def record(name: str, *, failed: bool = False, client: str = "laptop", started_a
     attempts = [AttemptRecord("anthropic", "team-a", "org-a", "claude-test", 1.0, 200, None, 0.4, 9.1)]
     if failed:
         attempts.insert(0, AttemptRecord("zai", "z", "z", "glm", 1.0, 529, Reason.OVERLOADED, 0.1, 0.1))
-    return Record(
-        name,
-        Endpoint.MESSAGES,
-        started_at_s,
-        client=client,
-        session="0b1f7c1e-93e1-4d5e-8a0e-0123456789ab",
-        model_asked="claude-test",
-        route="default",
-        streamed=True,
-        status=200,
-        outcome=Outcome.SERVED,
-        attempts=attempts,
-        first_byte_s=0.412,
-        total_s=9.31,
-        overhead_s=0.0003,
-        tokens=Tokens(input=5120, output=811, cache_read=100),
-        request_bytes=51234,
-        answer_bytes=9999,
-        snapshot_version=12,
-        upstream_request_id="req_up",
-    )
+    one = Record(name, Endpoint.MESSAGES, started_at_s, client)
+    one.session = "0b1f7c1e-93e1-4d5e-8a0e-0123456789ab"
+    one.model_asked = "claude-test"
+    one.route = "default"
+    one.streamed = True
+    one.status = 200
+    one.outcome = Outcome.SERVED
+    one.attempts = attempts
+    one.first_byte_s, one.total_s, one.overhead_s = 0.412, 9.31, 0.0003
+    one.tokens = Tokens(input=5120, output=811, cache_read=100)
+    one.request_bytes, one.answer_bytes = 51234, 9999
+    one.snapshot_version = 12
+    one.upstream_request_id = "req_up"
+    return one

@@ -8,8 +8,6 @@ from __future__ import annotations
 from hashlib import sha256
 from urllib.parse import urlsplit
 
-import msgspec
-
 from ccr_data.core.client_limits import ClientRules
 from ccr_data.core.errors import FromWebPage, Unauthorized
 from ccr_data.core.snapshot import AuthMode, AuthPolicy
@@ -19,12 +17,13 @@ SUBSCRIPTION = "subscription"
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
-class Admitted(msgspec.Struct, frozen=True, gc=False):
+class Admitted:
     """A request that may pass."""
 
-    client: str  # name of the relay key's holder; empty where no key is needed
-    own_token: bytes | None = None  # a subscription token, to be passed on
-    rules: ClientRules | None = None  # what it may do; None: anything
+    def __init__(self, client: str, own_token: bytes | None = None, rules: ClientRules | None = None) -> None:
+        self.client = client  # name of the relay key's holder; empty where no key is needed
+        self.own_token = own_token  # a subscription token, to be passed on
+        self.rules = rules  # what it may do; None: anything
 
     def __repr__(self) -> str:
         return f"Admitted(client={self.client!r})"

@@ -14,9 +14,6 @@ import enum
 import re
 from typing import Literal
 
-import msgspec
-from msgspec.structs import replace
-
 from ccr_data.core.errors import BadRequest, UpstreamBroken
 
 MAX_REMEMBERED_LINES = 4096
@@ -89,34 +86,71 @@ _NOT_REMEMBERED = _FOREIGN_CREDENTIALS | {
 _OF_VALUES = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
 
-class RequestHead(msgspec.Struct, gc=False):
+class RequestHead:
     """The head of a client's request."""
 
-    method: bytes
-    target: bytes  # path and query as they came
-    path: bytes
-    lines: list[bytes]  # header lines to pass on, as they came, without line ends
-    special: dict[bytes, bytes]  # lower-case name → value of the headers that the relay reads
-    content_length: int  # 0 if none is given or the body is chunked
-    is_chunked: bool
-    is_keep_alive: bool
-    is_http10: bool
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        path: bytes,
+        lines: list[bytes],
+        special: dict[bytes, bytes],
+        content_length: int,
+        is_chunked: bool,
+        is_keep_alive: bool,
+        is_http10: bool,
+    ) -> None:
+        self.method = method
+        self.target = target  # path and query as they came
+        self.path = path
+        self.lines = lines  # header lines to pass on, as they came, without line ends
+        self.special = special  # lower-case name → value of the headers that the relay reads
+        self.content_length = content_length  # 0 if none is given or the body is chunked
+        self.is_chunked = is_chunked
+        self.is_keep_alive = is_keep_alive
+        self.is_http10 = is_http10
+
+    def copied(self, *, lines: list[bytes] | None = None, content_length: int = -1) -> RequestHead:
+        """The same with other lines, or another length."""
+        return RequestHead(
+            self.method,
+            self.target,
+            self.path,
+            self.lines if lines is None else lines,
+            self.special,
+            self.content_length if content_length < 0 else content_length,
+            self.is_chunked,
+            self.is_keep_alive,
+            self.is_http10,
+        )
 
     def __repr__(self) -> str:  # its lines hold credentials
         return f"RequestHead({self.method!r}, {len(self.lines)} lines)"
 
 
-class AnswerHead(msgspec.Struct, gc=False):
+class AnswerHead:
     """The head of an upstream's answer."""
 
-    status: int
-    status_line: bytes
-    lines: list[bytes]  # header lines to pass on, as they came, without line ends
-    special: dict[bytes, bytes]
-    content_length: int | None
-    is_chunked: bool
-    is_keep_alive: bool
-    is_event_stream: bool  # an SSE stream that the relay can read
+    def __init__(
+        self,
+        status: int,
+        status_line: bytes,
+        lines: list[bytes],
+        special: dict[bytes, bytes],
+        content_length: int | None,
+        is_chunked: bool,
+        is_keep_alive: bool,
+        is_event_stream: bool,
+    ) -> None:
+        self.status = status
+        self.status_line = status_line
+        self.lines = lines  # header lines to pass on, as they came, without line ends
+        self.special = special
+        self.content_length = content_length
+        self.is_chunked = is_chunked
+        self.is_keep_alive = is_keep_alive
+        self.is_event_stream = is_event_stream  # an SSE stream that the relay can read
 
     def __repr__(self) -> str:  # its lines may hold cookies
         return f"AnswerHead({self.status}, {len(self.lines)} lines)"
@@ -294,7 +328,7 @@ class RequestHeads:
                 lines[at] = self._lines[at]
                 if lines == self._lines:
                     self.is_repeated = True
-                    self._head = head = replace(head, content_length=int(length[1]))
+                    self._head = head = head.copied(content_length=int(length[1]))
                     return head
                 lines = block.split(b"\r\n")
         self._head = None  # in case this one is refused

@@ -10,8 +10,6 @@ import enum
 import re
 from dataclasses import dataclass
 
-import msgspec
-
 from ccr_data.core.patterns import fits, fits_any
 
 BYTES_PER_TOKEN = (
@@ -52,14 +50,15 @@ class Conditions:
     headers: tuple[tuple[str, str], ...] = ()  # lower-case name, pattern of the value
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
+class Asked:
     """What a request shows of itself."""
 
-    client: str
-    is_subagent: bool
-    counts_tokens: bool
-    lines: list[bytes]  # its header lines, without those that are never passed on
-    body: bytes
+    def __init__(self, client: str, is_subagent: bool, counts_tokens: bool, lines: list[bytes], body: bytes) -> None:
+        self.client = client
+        self.is_subagent = is_subagent
+        self.counts_tokens = counts_tokens
+        self.lines = lines  # its header lines, without those that are never passed on
+        self.body = body
 
 
 def holds(of: Conditions, asked: Asked) -> bool:

@@ -25,13 +25,14 @@ _SESSION = re.compile(r"session_([0-9a-fA-F-]{8,})")
 _MAX_NAME = 256
 
 
-class Peek(msgspec.Struct, frozen=True, gc=False):
+class Peek:
     """What a body says about its routing."""
 
-    model: str
-    wants_stream: bool
-    model_start: int  # of the value between the quotes; -1: `model` is not the first key
-    model_end: int
+    def __init__(self, model: str, wants_stream: bool, model_start: int, model_end: int) -> None:
+        self.model = model
+        self.wants_stream = wants_stream
+        self.model_start = model_start  # of the value between the quotes; -1: `model` is not the first key
+        self.model_end = model_end
 
 
 def peek(body: bytes) -> Peek:

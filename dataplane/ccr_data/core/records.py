@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
 
@@ -71,29 +70,50 @@ _NOT_OF_PROVIDER = (
 )
 
 
-class Tokens(msgspec.Struct, gc=False):
+class Tokens:
     """Tokens by kind, as the provider reported them; the last report of a stream counts."""
 
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    cache_write_5m: int = 0
-    cache_write_1h: int = 0
-    thinking: int = 0
+    def __init__(
+        self,
+        input: int = 0,  # noqa: A002 (as everywhere in the API)
+        output: int = 0,
+        cache_read: int = 0,
+        cache_write_5m: int = 0,
+        cache_write_1h: int = 0,
+        thinking: int = 0,
+    ) -> None:
+        self.input = input
+        self.output = output
+        self.cache_read = cache_read
+        self.cache_write_5m = cache_write_5m
+        self.cache_write_1h = cache_write_1h
+        self.thinking = thinking
 
 
-class AttemptRecord(msgspec.Struct, gc=False):
+class AttemptRecord:
     """One upstream request."""
 
-    provider: str
-    key_label: str
-    scope: str
-    model: str
-    began_s: float  # of the loop's clock
-    status: int = 0
-    reason: Reason | None = None
-    first_byte_s: float = 0.0  # from its beginning; 0: none came
-    total_s: float = 0.0
+    def __init__(
+        self,
+        provider: str,
+        key_label: str,
+        scope: str,
+        model: str,
+        began_s: float,
+        status: int = 0,
+        reason: Reason | None = None,
+        first_byte_s: float = 0.0,
+        total_s: float = 0.0,
+    ) -> None:
+        self.provider = provider
+        self.key_label = key_label
+        self.scope = scope
+        self.model = model
+        self.began_s = began_s  # of the loop's clock
+        self.status = status
+        self.reason = reason
+        self.first_byte_s = first_byte_s  # from its beginning; 0: none came
+        self.total_s = total_s
 
 
 class PinUse(enum.Enum):
@@ -129,13 +149,15 @@ class Decision(msgspec.Struct, gc=False):
         return {(one.provider.name, one.model): figure for one, figure in found if figure < math.inf}
 
 
-class Record(msgspec.Struct):
+class Record:
     """One finished request."""
 
     request_id: str
     endpoint: Endpoint
     started_at_s: float  # Unix time
-    client: str = ""
+    client: str
+    attempts: list[AttemptRecord]
+    tokens: Tokens
     session: str = ""
     agent: str = ""
     model_asked: str = ""
@@ -143,11 +165,9 @@ class Record(msgspec.Struct):
     streamed: bool = False
     status: int = 0
     outcome: Outcome = Outcome.REFUSED
-    attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
     first_byte_s: float = 0.0
     total_s: float = 0.0
     overhead_s: float = 0.0
-    tokens: Tokens = msgspec.field(default_factory=Tokens)
     request_bytes: int = 0
     answer_bytes: int = 0
     snapshot_version: int = 0
@@ -155,6 +175,14 @@ class Record(msgspec.Struct):
     warning: str = ""
     decision: Decision | None = None  # None: there was nothing to choose
     queued_s: float = 0.0  # of `total_s`: waited for room in the rate limits
+
+    def __init__(self, request_id: str, endpoint: Endpoint, started_at_s: float, client: str = "") -> None:
+        self.request_id = request_id
+        self.endpoint = endpoint
+        self.started_at_s = started_at_s
+        self.client = client
+        self.attempts = []
+        self.tokens = Tokens()
 
     @property
     def has_failed_attempt(self) -> bool:
@@ -176,31 +204,17 @@ class RateLimitSighting:
     headers: dict[str, str]
 
 
-def sound(record: Record) -> Record:
-    """The record with text that UTF-8 can hold and counts in [0, MAX_COUNT], whatever others made us note."""
-    return replace(
-        record,
-        session=sound_text(record.session),
-        agent=sound_text(record.agent),
-        model_asked=sound_text(record.model_asked),
-        upstream_request_id=sound_text(record.upstream_request_id),
-        warning=sound_text(record.warning),
-        attempts=[_sound_attempt(attempt) for attempt in record.attempts],
-        tokens=_sound_tokens(record.tokens),
-    )
-
-
-def _sound_attempt(attempt: AttemptRecord) -> AttemptRecord:
-    return replace(attempt, model=sound_text(attempt.model))
-
-
-def sound_text(text: str) -> str:
-    """The text with a question mark for what UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _sound_tokens(tokens: Tokens) -> Tokens:
-    return Tokens(
+def make_sound(record: Record) -> None:
+    """Leave text that UTF-8 can hold and counts in [0, MAX_COUNT], whatever others made us note."""
+    record.session = sound_text(record.session)
+    record.agent = sound_text(record.agent)
+    record.model_asked = sound_text(record.model_asked)
+    record.upstream_request_id = sound_text(record.upstream_request_id)
+    record.warning = sound_text(record.warning)
+    for attempt in record.attempts:
+        attempt.model = sound_text(attempt.model)
+    tokens = record.tokens
+    record.tokens = Tokens(
         within(tokens.input),
         within(tokens.output),
         within(tokens.cache_read),
@@ -208,6 +222,11 @@ def _sound_tokens(tokens: Tokens) -> Tokens:
         within(tokens.cache_write_1h),
         within(tokens.thinking),
     )
+
+
+def sound_text(text: str) -> str:
+    """The text with a question mark for what UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def within(count: int) -> int:

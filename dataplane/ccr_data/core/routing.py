@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import msgspec
-
 from ccr_data.core.errors import CircuitsOpen, CredentialsExpired, NoSuchModel, NotSupported
 from ccr_data.core.measured import Latencies, Load, Measured
 from ccr_data.core.pins import Pin
@@ -38,13 +36,16 @@ T = TypeVar("T")
 W = TypeVar("W", bound=_Weighted)
 
 
-class Needs(msgspec.Struct, frozen=True, gc=False):
+class Needs:
     """What a request asks of a provider."""
 
-    count_tokens: bool = False
-    documents: bool = False
-    own_token: bool = False  # it carries a subscription token instead of a relay key
-    streams: bool = False
+    def __init__(
+        self, count_tokens: bool = False, documents: bool = False, own_token: bool = False, streams: bool = False
+    ) -> None:
+        self.count_tokens = count_tokens
+        self.documents = documents
+        self.own_token = own_token  # it carries a subscription token instead of a relay key
+        self.streams = streams
 
 
 @dataclass(slots=True)
@@ -165,13 +166,20 @@ class NodeState:
         return NodeState(self.turns.copied(), cooldowns, self.load, self.latencies.looked_at(), self.unix_s)
 
 
-class Plan(msgspec.Struct, gc=False):
+class Plan:
     """Where a request may go, and why it goes nowhere else."""
 
-    targets: list[Target]  # best first
-    passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
-    pin: PinUse = PinUse.NONE
-    scored: Scored | None = None
+    def __init__(
+        self,
+        targets: list[Target],
+        passed_over: list[tuple[str, str]],
+        pin: PinUse = PinUse.NONE,
+        scored: Scored | None = None,
+    ) -> None:
+        self.targets = targets  # best first
+        self.passed_over = passed_over  # provider (or provider/key) → a fixed phrase; put last, or left out
+        self.pin = pin
+        self.scored = scored
 
 
 def plan(

@@ -11,7 +11,6 @@ the betas that are taken, and:
 from __future__ import annotations
 
 import msgspec
-from msgspec.structs import replace
 
 from ccr_data.core.peek import peek
 from ccr_data.core.snapshot import Provider, ProviderType, Target
@@ -37,7 +36,7 @@ def prepare(request: ClientRequest, target: Target) -> UpstreamRequest:
                 lines = [line for line in lines if not line.lower().startswith(_USER_PROFILE)]
                 body = b'{"user_profile_id":%b,' % msgspec.json.encode(profile.decode("latin-1")) + body.lstrip()[1:]
     if lines is not request.head.lines:
-        request = replace(request, head=replace(request.head, lines=lines))
+        request = ClientRequest(request.head.copied(lines=lines), request.body, request.peek, request.own_token)
     if body is not request.body:
         request = ClientRequest(request.head, body, peek(body), request.own_token)
     return anthropic_shaped.prepare(request, target)

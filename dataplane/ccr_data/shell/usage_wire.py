@@ -18,7 +18,7 @@ from ccr_data.core.drift import UnknownName
 from ccr_data.core.failures import FailureSighting
 from ccr_data.core.folding import SumKey, UsageSum
 from ccr_data.core.node import NodeIdentity, NodeStatus
-from ccr_data.core.records import RateLimitSighting, Record, sound, sound_text, within
+from ccr_data.core.records import RateLimitSighting, Record, make_sound, sound_text, within
 from ccr_data.shell.wire import fill_record, fill_sum, from_failure, from_sighting
 
 _BATCH_FIELD = bytes([usage_pb2.ReportUsageRequest.BATCH_FIELD_NUMBER << 3 | 2])  # a length-delimited field
@@ -37,7 +37,9 @@ class UsageEncoder:
         try:
             return _records(records)
         except _UNFIT:
-            return _records([sound(record) for record in records])
+            for record in records:
+                make_sound(record)
+            return _records(records)
 
     def sums(self, sums: Mapping[SumKey, UsageSum]) -> bytes:
         """Finished requests, folded."""

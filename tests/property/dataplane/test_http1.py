@@ -192,7 +192,7 @@ def test_what_is_remembered_of_names_changes_nothing(lines: list[tuple[bytes, by
 
     def parsed(memory: LineMemory, head: bytes) -> object:
         try:
-            return parse_answer_head(head, memory)
+            return vars(parse_answer_head(head, memory))
         except UpstreamBroken as error:
             return str(error)
 

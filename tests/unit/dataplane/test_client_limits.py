@@ -14,7 +14,8 @@ MIDNIGHT = 20_779 * 86_400.0
 
 def over(outcome: Outcome = Outcome.SERVED, status: int = 200, attempts: int = 1, tokens: int = 0) -> Record:
     """How a request ended."""
-    record = Record("req", Endpoint.MESSAGES, 0.0, "laptop", status=status, outcome=outcome)
+    record = Record("req", Endpoint.MESSAGES, 0.0, "laptop")
+    record.status, record.outcome = status, outcome
     record.attempts = [AttemptRecord("p", "k", "s", "m", 0.0) for _ in range(attempts)]
     record.tokens = Tokens(input=tokens)
     return record
