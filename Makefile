@@ -8,7 +8,10 @@ PROTOS := $(wildcard proto/ccr_rpc/v1/*.proto)
 # Touched whenever code is generated.
 GENERATED := proto/gen/ccr_rpc/__init__.py
 PYTEST := $(BIN)/pytest
+COLLECTED := .cache/collected
 SOURCES := dataplane controlplane clients/cli clients/py clients/tui clients/words demo tests tools hatch_build.py
+# Hundreds of short processes run the same modules: each would compile them anew where the environment forbids to keep that.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Debian leaves a part of Python's venv out of its python3 package; root may fetch it without being asked.
 GET_VENV := { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing python3-venv" && \
@@ -100,9 +103,13 @@ chaos: setup ## real processes under random faults, 100 seeds; SEED=7 plays one 
 # `make test SIDE_BY_SIDE=` runs one after another.
 SIDE_BY_SIDE ?= -n 6 --dist loadfile --no-loadscope-reorder
 
+# Pytest rewrites every assert, and keeps what it makes of a file: once, and not by each of six processes at the same time.
+$(COLLECTED): $(shell find tests -name '*.py') | $(STAMP) $(GENERATED)
+	@mkdir -p $(@D) && { $(PYTEST) --collect-only -q >/dev/null 2>&1 || true; } && touch $@  # what is wrong the tests say
+
 # What needs no process to wait for runs beside the tests, and says what it found in one piece. What failed is run once
 # more, by itself: six files at a time keep two processors so busy that now and then a wait is too short.
-check: setup compiled ## style, types and tests, as CI runs them; changes no file
+check: setup compiled $(COLLECTED) ## style, types and tests, as CI runs them; changes no file
 	@said=$$(mktemp) && trap 'rm -f "$$said" "$$said.failed"' EXIT && \
 	    { { $(MAKE) --no-print-directory lint types web >"$$said" 2>&1 || touch "$$said.failed"; echo; cat "$$said"; } & } && \
 	    { $(PYTEST) $(SIDE_BY_SIDE) -m "not long" $(ARGS); tests=$$?; wait; \
