@@ -43,6 +43,7 @@ from ccr_data.shell.report import Reporter
 from ccr_data.shell.request_log import RequestLog
 from ccr_data.shell.shared_pins import SharedPins
 from ccr_data.shell.store import SnapshotStore
+from ccr_data.shell.succession import Succession
 from ccr_data.shell.watch import follow_snapshots
 
 EXIT_USAGE = 2
@@ -190,8 +191,7 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
             len(relay.exchanges),
             len(server.connections),
             relay.unauthorized_total,
-            tuple(relay.budgeting.limits.uses(perf_counter())),
-            now_open(),
+            open_by_provider=now_open(),
         )
 
     def take_lease(lease: Lease) -> None:
@@ -208,13 +208,16 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
         status=status,
         now_open=now_open,
         take_lease=take_lease,
+        budgets=lambda: relay.budgeting.limits.each_use(perf_counter),
+        has_place=lambda: succession.has_place,
     )
     salt = shared_pins.salt(options.state_dir)
     relay = Relay(store, reporter, salt)
     shared = SharedPins(options.state_dir, options.node_name, relay.pins, relay.handovers)
     await shared.load()
-    budgets = KeptBudgets(directory, relay.budgeting.limits)
-    budgets.load()
+    limits, clients = relay.budgeting.limits, relay.clients
+    budgets = KeptBudgets(directory, limits, clients)
+    succession = Succession(directory, node.instance_id, budgets, limits, clients, room_came=relay.waiting.wake)
     server = Server(relay, max_connections())
     ready = directory.path / "ready"
     async with asyncio.TaskGroup() as tasks:
@@ -227,15 +230,22 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
             tasks.create_task(relay.drift.run(reporter.note_unknown), name="drift"),
             tasks.create_task(server.sweep_forever(), name="sweep"),
             tasks.create_task(shared.run(), name="pins"),
-            tasks.create_task(budgets.run(), name="budgets"),
         ]
         await _snapshot_or_stop(store, stop)
-        await server.listen(sock)
         gc.collect()
         gc.freeze()  # what exists now stays: the collector need not look at it again
         gc.set_threshold(50_000, 20, 50)
         sys.setswitchinterval(THREAD_TURN_S)
         _say_ready(ready)
+        if store.current is not None:
+            relay.budgeting.follow(store.current)  # what the worker before has used counts where something is limited
+        await succession.take_place(stop)
+        reporter.tell_status()
+        following += [
+            tasks.create_task(budgets.run(), name="budgets"),
+            tasks.create_task(succession.run(), name="budgets of the worker before"),
+        ]
+        await server.listen(sock)
         log.info(
             "node_ready",
             node=node.node_id,
@@ -246,13 +256,13 @@ async def run(options: argparse.Namespace, machine: str, sock: socket.socket, ou
         )
         await stop.wait()
         log.info("node_draining", node=node.node_id, open_requests=len(relay.exchanges))
+        following.append(tasks.create_task(_hand_over(succession, server), name="budgets handed over"))
         is_drained = await server.drain(options.drain_timeout)
+        await succession.finish()
         await reporter.flush(FLUSH_TIMEOUT_S)
         for task in following:
             task.cancel()
-    with contextlib.suppress(OSError):
-        if ready.read_text() == str(os.getpid()):
-            ready.unlink()
+    _say_gone(ready)
     log.info("node_stopped", node=node.node_id, is_drained=is_drained)
     return 0 if is_drained else 1
 
@@ -282,6 +292,21 @@ def _say_ready(ready: Path) -> None:
             reason=error.strerror or str(error),
             consequence="the supervisor takes this worker for one that does not serve yet",
         )
+
+
+def _say_gone(ready: Path) -> None:
+    """Take that back, unless a successor has said it."""
+    with contextlib.suppress(OSError):
+        if ready.read_text() == str(os.getpid()):
+            ready.unlink()
+
+
+async def _hand_over(succession: Succession, server: Server) -> None:
+    """While the server drains: let a successor count, but for what the connections that are left may need."""
+    for _ in range(2):  # who has just been accepted is among the connections then
+        await asyncio.sleep(0)
+    relay = server.relay
+    await succession.hand_over(lambda: len(server.connections) + len(relay.exchanges), lambda: relay.waiting.count)
 
 
 async def _snapshot_or_stop(store: SnapshotStore, stop: asyncio.Event) -> None:

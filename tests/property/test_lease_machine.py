@@ -188,6 +188,17 @@ def test_what_a_dead_process_used_counts_for_its_successor() -> None:
     assert later.share.requests == 60
 
 
+def test_a_worker_that_finishes_changes_nothing_for_its_successor() -> None:
+    """Both report for a while, under one name; one of an earlier release goes on telling its budgets."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "one", {NAME: use(60, 60, 0, 9, 0)}, 10.0)
+    leases.reported("n", "two", {NAME: use(60, 60, 30, 9, lease.serial)}, 11.0)
+    claims = dict(leases.claims(NAME, 11.0))
+    assert leases.reported("n", "one", {NAME: use(60, 60, 55, 90, lease.serial)}, 11.5) == []
+    assert leases.reported("n", "one", {}, 11.6) == []
+    assert leases.claims(NAME, 11.6) == claims
+
+
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 1000), min_size=1, max_size=20))
 def test_parts_have_the_sum_of_the_whole(whole: int, asked: list[int]) -> None:
     """No request of a budget is lost to rounding."""

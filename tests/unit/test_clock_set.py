@@ -16,7 +16,7 @@ from ccr_data.core.amounts import Allowance, Spent
 from ccr_data.core.budget import Lease
 from ccr_data.core.limit_headers import rest_asked
 from ccr_data.core.limits import Limits
-from ccr_data.shell.kept_budgets import KeptBudgets
+from ccr_data.shell.kept_budgets import Clocks, KeptBudgets
 from ccr_data.shell.node_dir import NodeDir
 from support.node_values import STARTED_AT_S
 
@@ -169,10 +169,10 @@ async def test_what_was_used_counts_for_its_minute_whatever_the_clock_says(
     assert budget is not None
     for _ in range(3):
         assert budget.try_reserve(100, perf_counter())
-    await KeptBudgets(directory, before, lambda: NOW_S, lambda: 500.0, "this-start").save()
+    await KeptBudgets(directory, before, clocks=Clocks(lambda: NOW_S, lambda: 500.0, "this-start")).save()
     after = Limits()
     after.configure({scope: Allowance(requests=10)}, {}, 1)
-    KeptBudgets(directory, after, lambda: NOW_S + HOUR_S, lambda: 510.0, boot).load()
+    KeptBudgets(directory, after, clocks=Clocks(lambda: NOW_S + HOUR_S, lambda: 510.0, boot)).load()
     found_again = after.budget(scope, "m")
     assert found_again is not None
     assert found_again.used(perf_counter()).requests == used

@@ -9,8 +9,9 @@ spend in any minute stays within the limit, whatever messages are lost or late:
 
 - a share that shrinks is free for others only when the node says that it has the smaller one, and that what it used is down to it;
 - a node that falls silent keeps its claim until `FORGET_AFTER_S` after its last report, also if its stream has ended: it may be
-  working on. It keeps its last lease for as long as it is cut off. One that comes back under a new instance has lost its leases; what
-  its predecessor used counts for a minute more.
+  working on. It keeps its last lease for as long as it is cut off. One that comes back under a new instance has lost its leases but
+  those that it tells of; what its predecessor used and it does not know of counts for a minute more. A predecessor that still
+  finishes has handed over to it: what that says changes nothing any more.
 - A control plane that has just started knows no leases: for `LEARN_S` it only listens, and nodes tell what they hold. Until all nodes
   that its snapshots name have spoken, at most for `FORGET_AFTER_S`, no part grows that an earlier control plane may have given to one
   that is silent.
@@ -22,6 +23,7 @@ more than the snapshots name, may exceed the budget by such a part until the oth
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -56,6 +58,7 @@ MAX_SERIAL = 1 << 62
 
 MAX_BUDGETS = 4096
 MAX_HOLDERS = 4096
+MAX_BEFORE = 8  # instances of a node that are known to have a successor
 
 
 class BudgetName(NamedTuple):
@@ -175,12 +178,21 @@ class Leases:
         self._sums: dict[BudgetName, _Sum] = {}
         self._even: dict[BudgetName, Amounts] = {}  # what a node without a lease uses
         self._nodes: dict[str, tuple[str, float]] = {}  # instance, and when it was heard
+        self._before: dict[str, deque[str]] = {}  # instances that another one has taken the place of
 
     def reported(self, node: str, instance: str, uses: Mapping[BudgetName, Use], now_s: float) -> list[Lease]:
         """A node tells how it uses its budgets, all of those that it has used or has leases of; what to answer."""
+        known = self._nodes.get(node)
+        if known is not None and known[0] != instance:
+            before = self._before.setdefault(node, deque(maxlen=MAX_BEFORE))
+            if instance in before:
+                return []
+            before.append(known[0])
         self._nodes[node] = (instance, now_s)
         if len(self._nodes) > MAX_HOLDERS:
-            del self._nodes[next(iter(self._nodes))]
+            oldest = next(iter(self._nodes))
+            del self._nodes[oldest]
+            self._before.pop(oldest, None)
         for name, use in uses.items():
             if (
                 self._serial < use.serial < MAX_SERIAL

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 Scope = tuple[str, str]  # provider, and the account there
+Slot = tuple[
+    int, int, int, int
+]  # a quarter of a second by its number, and what was used in it: requests, input, output
 
 
 class Allowance(NamedTuple):
@@ -33,6 +36,16 @@ def higher(one: Allowance, other: Allowance) -> Allowance:
     return Allowance(*(max(a, b) for a, b in zip(one, other, strict=True)))
 
 
+def plus(one: Allowance, other: Allowance) -> Allowance:
+    """Both together."""
+    return Allowance(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+def less(one: Allowance, other: Allowance) -> Allowance:
+    """What is left of one without the other; at least nothing."""
+    return Allowance(*(max(0, a - b) for a, b in zip(one, other, strict=True)))
+
+
 class Spent(NamedTuple):
     """What was used of a budget within its last minute, and the lease it was used by."""
 
@@ -41,3 +54,13 @@ class Spent(NamedTuple):
     used: Allowance
     lease: Allowance | None
     serial: int  # of the lease
+
+
+class Handed(NamedTuple):
+    """What a worker tells of a budget when another one takes its place."""
+
+    scope: Scope
+    model_class: str
+    used: list[Slot]
+    kept: Allowance  # what it may yet use
+    open_count: int = 0  # of a client: requests that are not over

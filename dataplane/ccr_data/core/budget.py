@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
-from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, higher, lower
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, Slot, higher, less, lower, plus
 from ccr_data.core.records import Tokens
 
 WINDOW_S = 60.0
 MARGIN_S = 0.5  # how much later one request may arrive than another that was sent at the same time
 SLOTS_PER_S = 4
-_SLOTS = int((WINDOW_S + MARGIN_S) * SLOTS_PER_S) + 1
+SLOTS = int((WINDOW_S + MARGIN_S) * SLOTS_PER_S) + 1
+TOLD_WITHIN_SLOTS = 8  # a worker that finishes tells the next one well within two seconds what it needs
 _BOUNDLESS = 1 << 60
 _MEMORY = 0.95  # of the estimates, per request
 FIRST_TOKENS_PER_BYTE = 0.25
@@ -114,9 +116,11 @@ _FIELDS = (
     "_used_requests",
     "configured",
     "held_serial",
+    "kept_beside",
     "lease",
     "merged_into",
     "model_class",
+    "reserve",
     "rest_until_s",
     "scope",
     "seen",
@@ -139,11 +143,13 @@ class Budget:
         self.held_serial = 0
         self.merged_into: Budget | None = None
         self.rest_until_s = 0.0
+        self.kept_beside = NO_LIMITS  # what workers before this one may yet use (core/succession.py)
+        self.reserve: Allowance | None = None  # all that it may count, once another worker has its place
         self._at = 0  # the newest slot
-        self._requests = [0] * _SLOTS
-        self._input = [0] * _SLOTS
-        self._output = [0] * _SLOTS
-        self._asked = [0] * _SLOTS
+        self._requests = [0] * SLOTS
+        self._input = [0] * SLOTS
+        self._output = [0] * SLOTS
+        self._asked = [0] * SLOTS
         self._used_requests = self._used_input = self._used_output = self._used_asked = 0
         self._held_output = 0
         self._serial = 0  # requests ever reserved
@@ -183,11 +189,11 @@ class Budget:
 
     def limit_again(self) -> None:
         """Something changed that the limits follow from. A limit that is only told, with what is left of it, its bucket keeps."""
-        own, configured = self.own_limits, self.configured
+        own = self.reserve if self.reserve is not None else less(self.own_limits, self.kept_beside)
         told = (self._told_requests, self._told_input, self._told_output, None)
         found = [
             part if whole and (by_us or bucket is None) else _BOUNDLESS
-            for whole, part, by_us, bucket in zip(self.limits, own, configured, told, strict=True)
+            for whole, part, by_us, bucket in zip(self.limits, own, self.configured, told, strict=True)
         ]
         self._max_requests, self._max_input, self._max_output, self._max_tokens = found
 
@@ -205,7 +211,7 @@ class Budget:
     def note_asked(self, now_s: float) -> None:
         """A request wants room that it does not try to reserve yet."""
         self._advance(int(now_s * SLOTS_PER_S))
-        self._asked[self._at % _SLOTS] += 1
+        self._asked[self._at % SLOTS] += 1
         self._used_asked += 1
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -215,13 +221,13 @@ class Budget:
         if passed <= 0:
             return
         self._at = slot
-        if passed >= _SLOTS:
-            self._requests, self._input = [0] * _SLOTS, [0] * _SLOTS
-            self._output, self._asked = [0] * _SLOTS, [0] * _SLOTS
+        if passed >= SLOTS:
+            self._requests, self._input = [0] * SLOTS, [0] * SLOTS
+            self._output, self._asked = [0] * SLOTS, [0] * SLOTS
             self._used_requests = self._used_input = self._used_output = self._used_asked = 0
             return
         for one in range(slot - passed + 1, slot + 1):
-            at = one % _SLOTS
+            at = one % SLOTS
             if self._asked[at]:
                 self._used_asked -= self._asked[at]
                 self._asked[at] = 0
@@ -238,7 +244,7 @@ class Budget:
         slot = int(now_s * SLOTS_PER_S)
         if slot > self._at:
             self._advance(slot)
-        at = self._at % _SLOTS
+        at = self._at % SLOTS
         self._asked[at] += 1
         self._used_asked += 1
         if now_s < self.rest_until_s or self._used_requests >= self._max_requests:
@@ -281,7 +287,7 @@ class Budget:
         self._advance(int(now_s * SLOTS_PER_S))
         if part.slot == self._at:
             return
-        if self._at - part.slot < _SLOTS:
+        if self._at - part.slot < SLOTS:
             self._move(part.slot, -1, -part.input)
         self._move(self._at, 1, part.input)
         part.slot = self._at
@@ -294,37 +300,113 @@ class Budget:
         counted, out = tokens.input + tokens.cache_write_5m + tokens.cache_write_1h, tokens.output
         counted, out = counted if counted > 0 else 0, out if out > 0 else 0
         if counted or out or tokens.cache_read:
-            if self._at - part.slot < _SLOTS and counted != part.input:
+            if self._at - part.slot < SLOTS and counted != part.input:
                 self._move(part.slot, 0, counted - part.input)
             self._input_seen = self._input_seen * _MEMORY + counted
             self._bytes_seen = self._bytes_seen * _MEMORY + part.size_bytes
             self._mean_output += (out - self._mean_output) * (1 - _MEMORY)
         self._held_output -= part.output
-        self._output[self._at % _SLOTS] += out
+        self._output[self._at % SLOTS] += out
         self._used_output += out
 
     def refund(self, part: Reservation, now_s: float, *, is_sent: bool = True) -> None:
         """The provider did not serve it: it took no tokens. Only what was never sent is not even counted as a request."""
         self._advance(int(now_s * SLOTS_PER_S))
-        if self._at - part.slot < _SLOTS:
+        if self._at - part.slot < SLOTS:
             self._move(part.slot, 0 if is_sent else -1, -part.input)
         self._held_output -= part.output
 
     def _move(self, slot: int, requests: int, tokens: int) -> None:
-        at = slot % _SLOTS
+        at = slot % SLOTS
         self._requests[at] += requests
         self._used_requests += requests
         self._input[at] += tokens
         self._used_input += tokens
 
-    def recall(self, used: Allowance, at_s: float) -> None:
-        """A process before this one used so much of it, then at the latest."""
-        slot = int(at_s * SLOTS_PER_S)
-        self._advance(slot)
-        if self._at - slot < _SLOTS:
-            self._move(slot, used.requests, used.input)
-            self._output[slot % _SLOTS] += used.output
-            self._used_output += used.output
+    # --- from worker to worker ----------------------------------------------------------------------------------------
+
+    def slots(self, now_s: float) -> list[Slot]:
+        """What counts now, by when it was used. What open requests hold is not among it."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        newest = self._at
+        rings = zip(self._requests, self._input, self._output, strict=True)
+        return sorted(
+            (newest - (newest - at) % SLOTS, requests, tokens, out)
+            for at, (requests, tokens, out) in enumerate(rings)
+            if requests or tokens or out
+        )
+
+    def count(self, used: Iterable[Slot], now_s: float, sign: int = 1) -> None:
+        """Another worker used so much of it; with `sign` -1 what was counted so does not count any more."""
+        self._advance(int(now_s * SLOTS_PER_S))
+        for slot, requests, tokens, out in used:
+            if 0 <= self._at - slot < SLOTS:
+                self._move(slot, sign * requests, sign * tokens)
+                at = slot % SLOTS
+                self._output[at] += sign * out
+                self._used_output += sign * out
+                self._asked[at] += sign * requests
+                self._used_asked += sign * requests
+
+    def note_beside(self, used: Iterable[Slot], kept: Allowance, now_s: float, sign: int = 1) -> None:
+        """A worker that finishes beside this one used so much, and may yet use what it kept; `sign` -1: it does not count any more."""
+        self.count(used, now_s, sign)
+        self.kept_beside = plus(self.kept_beside, kept) if sign > 0 else less(self.kept_beside, kept)
+        self.limit_again()
+
+    def hand_over(self, beside: Iterable[Slot], waiting: int, now_s: float) -> list[Slot]:
+        """Another worker counts from here what was used; returns that, without what workers before used, which tell it themselves.
+
+        What is left is this one's until it lets go of it (`keep`). So many requests wait for room: the oldest that was used stays here,
+        so that the room that it frees is theirs.
+        """
+        room = self._room(now_s)
+        self.count(beside, now_s, -1)
+        found = self.slots(now_s)
+        mine: list[Slot] = []
+        while found and sum(one[1] for one in mine) < waiting:
+            mine.append(found.pop(0))
+        for ring in (self._requests, self._input, self._output, self._asked):
+            ring[:] = [0] * SLOTS
+        self._used_requests = self._used_input = self._used_output = self._used_asked = 0
+        # Were nothing used, a request that is larger than what is kept would go alone.
+        self.count([*mine, (self._at, 0, 1, 1)], now_s)
+        self.reserve = plus(room, self.used(now_s))
+        self.kept_beside = NO_LIMITS
+        self.limit_again()
+        return found
+
+    def keep(self, requests: int, now_s: float) -> tuple[list[Slot], Allowance]:
+        """After `hand_over`: let go of what so many requests will not need. Returns what was used and what others must leave alone."""
+        room = self._room(now_s)
+        tokens, out = int(self._input_seen * (1 - _MEMORY)), int(self._mean_output)
+        means = zip(room[1:], (tokens, out, tokens + out), strict=True)
+        kept = Allowance(min(room.requests, requests), *(_kept_tokens(left, requests, mean) for left, mean in means))
+        self.reserve = plus(kept, self.used(now_s))
+        self.limit_again()
+        # Open requests may take what they hold, and what counts no more in a moment has room again.
+        held, soon = max(0, self._held_output), self._at - SLOTS + 1 + TOLD_WITHIN_SLOTS
+        slots = self.slots(now_s)
+        old = [one for one in slots if one[0] < soon]
+        requests, tokens, out = (
+            (max(0, sum(column)) for column in list(zip(*old, strict=True))[1:]) if old else (0, 0, 0)
+        )
+        told = plus(kept, Allowance(requests, tokens, out + held, tokens + out + held))
+        limits = self.limits
+        return slots, Allowance(*(part if limit else 0 for part, limit in zip(told, limits, strict=True)))
+
+    def kept_anew(self, requests: int) -> Allowance:
+        """What another worker keeps of it that first hears of it after it has handed over."""
+        twin = Budget(self.scope, self.model_class, self.configured, self.shared_by)
+        twin.lease = self.lease
+        twin.limit_again()
+        twin.hand_over((), 0, 0.0)
+        return twin.keep(requests, 0.0)[1]
+
+    def _room(self, now_s: float) -> Allowance:
+        """What is left of each kind; of those without a limit, and of buckets that the provider tells of, more than anybody uses."""
+        most = (self._max_requests, self._max_input, self._max_output, self._max_tokens)
+        return Allowance(*(max(0, limit - count) for limit, count in zip(most, self.used(now_s), strict=True)))
 
     # --- what answers say ---------------------------------------------------------------------------------------------
 
@@ -371,7 +453,7 @@ class Budget:
         )
         found = []
         for limit, own, count, most, told, ring, held in kinds:
-            left, full_s = max(0, own - count), self._frees_in_s([ring], 0, held, now_s)
+            left, full_s = max(0, min(own, most) - count), self._frees_in_s([ring], 0, held, now_s)
             if told is not None:
                 full_s = max(told.wait_s(told.size, now_s), full_s if most < _BOUNDLESS else 0.0)
                 left = max(0, min(int(told.left), left if most < _BOUNDLESS else int(told.left)))
@@ -412,12 +494,12 @@ class Budget:
         missing = held + sum(ring) - most
         if missing <= 0:
             return 0.0
-        oldest = (self._at + 1) % _SLOTS
+        oldest = (self._at + 1) % SLOTS
         freed = list(accumulate(ring[oldest:] + ring[:oldest]))  # a loop over the slots would make refusals dear
         if freed[-1] < missing:
             return WINDOW_S
-        slot = self._at - _SLOTS + 1 + bisect_left(freed, missing)
-        return max(0.0, (slot + _SLOTS) / SLOTS_PER_S - now_s)
+        slot = self._at - SLOTS + 1 + bisect_left(freed, missing)
+        return max(0.0, (slot + SLOTS) / SLOTS_PER_S - now_s)
 
     def take(self, other: Budget, now_s: float) -> None:
         """The other's account has turned out to be this one: what it used counts here."""
@@ -438,8 +520,18 @@ class Budget:
         self._held_output += other._held_output
         self.rest(other.rest_until_s)
         self.configured, self.seen = higher(self.configured, other.configured), lower(self.seen, other.seen)
+        self.kept_beside = plus(self.kept_beside, other.kept_beside)
+        if self.reserve is not None and other.reserve is not None:
+            self.reserve = plus(self.reserve, other.reserve)
         other.merged_into = self
         self.limit_again()
+
+
+def _kept_tokens(room: int, requests: int, mean: int) -> int:
+    """Of the tokens that are left, what so many requests may need. They may be large: half of it, for a moment."""
+    if not requests or room > _BOUNDLESS // 2:
+        return 0
+    return min(room, max(requests * mean, room // 2))
 
 
 def _bucket(limit: int, left: int, part: float, now_s: float, taken: int) -> _Bucket | None:

@@ -7,11 +7,12 @@ configuration's and those that answers told (core/limit_headers.py); of these a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, Spent, higher
-from ccr_data.core.budget import Budget, BudgetUse, Lease, Reservation
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Handed, Scope, Slot, Spent, higher, plus
+from ccr_data.core.budget import SLOTS_PER_S, Budget, BudgetUse, Lease, Reservation
 from ccr_data.core.limit_headers import Rest
+from ccr_data.core.succession import Finishing
 
 MAX_MEMO = 4096  # names of models come from clients
 MAX_CLASSES = 8192  # of all accounts together; beyond them an account has one more for all other models
@@ -43,12 +44,15 @@ class Limits:
         "_account_of",
         "_budgets",
         "_configured",
+        "_keeps",
         "_leases",
         "_memo",
         "_recalled",
         "_secrets",
         "_shared_by",
+        "finishing",
         "is_active",
+        "moves",
     )
 
     def __init__(self) -> None:
@@ -59,8 +63,11 @@ class Limits:
         self._budgets: dict[tuple[Scope, str], Budget] = {}
         self._memo: dict[tuple[Scope, str], Budget | None] = {}
         self._leases: dict[tuple[Scope, str], Lease] = {}
-        self._recalled: dict[tuple[Scope, str], tuple[Spent, float]] = {}  # of a process before, and when that was
+        self._recalled: dict[tuple[Scope, str], list[Slot]] = {}  # of a process before
+        self._keeps: tuple[int, float] | None = None  # requests that may still come, as of when; None: it has its place
         self._shared_by = 1
+        self.finishing = Finishing(self._counting)  # workers before this one
+        self.moves = 0  # budgets that turned out to be of another account
 
     # --- what limits are there ----------------------------------------------------------------------------------------
 
@@ -146,13 +153,27 @@ class Limits:
             budget.lease, budget.held_serial = lease.share, lease.serial
             budget.limit_again()
         recalled = self._recalled.get((account, name))
-        if recalled is not None:
-            budget.recall(recalled[0].used, recalled[1])
+        if recalled:
+            budget.count(recalled, recalled[-1][0] / SLOTS_PER_S)
+        return budget
+
+    def _counting(self, scope: Scope, name: str) -> Budget | None:
+        """The budget that a worker before this one tells of, made if the configuration limits it."""
+        account = self._account_of.get(scope, scope)
+        budget = self._budgets.get((account, name))
+        if budget is None and any(self._configured_for(account)) and len(self._budgets) < MAX_CLASSES:
+            budget = self._new_budget(account, name)
         return budget
 
     def _new_budget(self, account: Scope, name: str) -> Budget:
         budget = self._budgets[account, name] = self._made_budget(account, name)
-        self._recalled.pop((account, name), None)
+        recalled = self._recalled.pop((account, name), None)
+        now_s = recalled[-1][0] / SLOTS_PER_S if recalled else 0.0
+        self.finishing.begun(budget, now_s)
+        if self._keeps is not None:
+            requests, now_s = self._keeps
+            budget.hand_over(self.finishing.counted_in(budget), 0, now_s)
+            budget.keep(requests, now_s)
         self._memo.clear()
         self.is_active = True
         return budget
@@ -184,6 +205,7 @@ class Limits:
         if self._account_of.get(scope) == account:
             return
         self._account_of[scope] = account
+        self.moves += 1
         for key in [key for key in self._budgets if key[0] == scope]:
             moved = self._budgets.pop(key)
             into = self._budgets.get((account, key[1]))
@@ -202,15 +224,12 @@ class Limits:
     def _recall_for(self, scope: Scope, account: Scope) -> None:
         """What a process before this one used of the scope, it used of the account."""
         for key in [key for key in self._recalled if key[0] == scope]:
-            spent, at_s = self._recalled.pop(key)
-            known = self._recalled.get((account, key[1]))
-            if known is not None:
-                at_s = max(at_s, known[1])
-                spent = spent._replace(used=Allowance(*map(sum, zip(spent.used, known[0].used, strict=True))))
-            self._recalled[account, key[1]] = (spent._replace(scope=account), at_s)
+            known = self._recalled.get((account, key[1]), [])
+            self._recalled[account, key[1]] = sorted([*known, *self._recalled.pop(key)])
         for key in [key for key in self._recalled if key[0] == account and key in self._budgets]:
-            spent, at_s = self._recalled.pop(key)
-            self._budgets[key].recall(spent.used, at_s)
+            recalled = self._recalled.pop(key)
+            if recalled:
+                self._budgets[key].count(recalled, recalled[-1][0] / SLOTS_PER_S)
 
     def is_known_member(self, scope: Scope) -> bool:
         """Whether the scope's organisation has been learned."""
@@ -245,57 +264,94 @@ class Limits:
 
     def spent(self, now_s: float) -> list[Spent]:
         """What a process that starts in this one's place has to know."""
-        found = []
-        for budget in self._budgets.values():
-            used = budget.used(now_s)
-            if budget.lease is not None or (any(used) and any(budget.limits)):
-                found.append(Spent(budget.scope, budget.model_class, used, budget.lease, budget.held_serial))
-        found += [
-            Spent(lease.scope, lease.model_class, NO_LIMITS, lease.share, lease.serial)
-            for key, lease in self._leases.items()
-            if key not in self._budgets
-        ]
-        return found
+        return list(self.each_spent(lambda: now_s))
 
-    def recall(self, spent: Iterable[Spent], now_s: float, age_s: float) -> None:
+    def each_spent(self, clock: Callable[[], float]) -> Iterator[Spent]:
+        """The same one by one, each as it is when it is asked for."""
+        alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
+        for budget in tuple(self._budgets.values()):
+            used = budget.used(clock())
+            if budget.lease is not None or (any(used) and any(budget.limits)):
+                yield Spent(budget.scope, budget.model_class, used, budget.lease, budget.held_serial)
+        for lease in alone:
+            yield Spent(lease.scope, lease.model_class, NO_LIMITS, lease.share, lease.serial)
+
+    def recall(self, spent: Iterable[Spent], now_s: float, age_s: float, handed: Iterable[Handed] = ()) -> None:
         """Begin with what a process before this one used, as if it had been used when it was last told of, so long ago.
 
-        Its leases go on, too: the control plane gives them to nobody else before it has heard of this process.
+        What it `handed` over was used when that says. Its leases go on, too: the control plane gives them to nobody else before it has
+        heard of this process.
         """
+        then = int((now_s - age_s) * SLOTS_PER_S)
         for one in spent:
             if not 0 <= one.serial < MAX_SERIAL:  # none that was given: every later lease would count as older
                 continue
-            self._recalled[one.scope, one.model_class] = (one, now_s - age_s)
+            used = one.used
+            self._recalled[one.scope, one.model_class] = [(then, used.requests, used.input, used.output)]
             if one.lease is not None:
                 self.take_lease(Lease(one.scope, one.model_class, one.lease, one.serial))
+        for part in handed:
+            self._recalled[part.scope, part.model_class] = sorted(part.used)
+
+    def hand_over(self, requests: int, waiting: int, now_s: float) -> Iterator[Handed]:
+        """Another worker takes this one's place: budget by budget, what counts. From each on, what is left is only kept (`keep`).
+
+        So many requests may still come here, and so many wait for room. Leases are the other's from now on.
+        """
+        self._keeps = (requests, now_s)
+        for (scope, name), used in self._recalled.items():
+            yield Handed(scope, name, used, NO_LIMITS)
+        self._recalled = {}
+        for budget in tuple(self._budgets.values()):
+            if budget.reserve is None and budget.merged_into is None:
+                used = budget.hand_over(self.finishing.counted_in(budget), waiting, now_s)
+                yield Handed(budget.scope, budget.model_class, used, NO_LIMITS)
+
+    def keep(self, requests: int, now_s: float) -> Iterator[Handed]:
+        """After `hand_over`, while so many requests may still come: what was used since, and what others must leave alone."""
+        self._keeps = (requests, now_s)
+        for budget in tuple(self._budgets.values()):
+            if budget.reserve is None or budget.merged_into is not None:
+                continue
+            used, kept = budget.keep(requests, now_s)
+            if used or any(kept) or requests:
+                yield Handed(budget.scope, budget.model_class, used, kept)
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
     def uses(self, now_s: float) -> list[BudgetUse]:
         """What the control plane shares the budgets by."""
+        return list(self.each_use(lambda: now_s))
+
+    def each_use(self, clock: Callable[[], float]) -> Iterator[BudgetUse]:
+        """The same one by one, each as it is when it is asked for: of a thousand nobody wants to wait for the last."""
         for account, name in list(self._recalled):  # it must hear of them before it shares anew
             if (account, name) not in self._budgets and any(self._configured_for(account)):
                 self._new_budget(account, name)
-        return [
-            BudgetUse(
-                budget.scope,
-                budget.model_class,
-                budget.limits,
-                budget.own_limits,
-                budget.used(now_s),
-                budget.asked(now_s),
-                budget.held_serial,
-            )
-            for budget in self._budgets.values()
-            if any(budget.limits)
-        ] + [
-            BudgetUse(lease.scope, lease.model_class, NO_LIMITS, lease.share, NO_LIMITS, 0, lease.serial)
-            for key, lease in self._leases.items()
-            if key not in self._budgets
-        ]
+        told, moves = tuple(self._budgets.values()), self.moves
+        alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
+        for budget in told:
+            limits = budget.limits
+            if any(limits):
+                now_s = clock()
+                yield BudgetUse(
+                    budget.scope,
+                    budget.model_class,
+                    limits,
+                    budget.own_limits,
+                    plus(budget.used(now_s), budget.kept_beside),
+                    budget.asked(now_s),
+                    budget.held_serial,
+                )
+        for lease in alone:
+            yield BudgetUse(lease.scope, lease.model_class, NO_LIMITS, lease.share, NO_LIMITS, 0, lease.serial)
+        if self.moves != moves:  # meanwhile: of two words about a budget the later one counts
+            yield from self.each_use(clock)
 
     def take_lease(self, lease: Lease) -> None:
         """A part of a budget is this node's, until it hears otherwise. An older one than it has is not heeded."""
+        if self._keeps is not None:  # it is for the worker that has this one's place
+            return
         key = (lease.scope, lease.model_class)
         known = self._leases.get(key)
         if (known is None and len(self._leases) >= MAX_BUDGETS) or (known is not None and lease.serial <= known.serial):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from ccr_data.core.batches import Journal
+from ccr_data.core.budget import BudgetUse
 from ccr_data.core.node import NodeStatus
+from ccr_data.shell.slices import in_slices
 from ccr_data.shell.spool import Orphan, Spool
 from ccr_data.shell.usage_wire import batch_request, journal_suffix, status_suffix
 
@@ -19,6 +22,7 @@ ORPHAN_WINDOW = 32  # batches of a dead process on their way at once
 
 
 CountOpen = Callable[[], tuple[tuple[str, int], ...]]
+Budgets = Callable[[], Iterable[BudgetUse]]
 
 
 class Lane(Protocol):
@@ -50,9 +54,22 @@ class Lane(Protocol):
 class OwnLane:
     """The journal of this process. Its batches also tell how the node is."""
 
-    def __init__(self, journal: Journal, spool: Spool, status: Callable[[], NodeStatus], now_open: CountOpen) -> None:
-        """`now_open` is the part of `status` that costs next to nothing: what is open by provider."""
+    def __init__(
+        self,
+        journal: Journal,
+        spool: Spool,
+        status: Callable[[], NodeStatus],
+        now_open: CountOpen,
+        budgets: Budgets | None = None,
+        has_place: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`now_open` is the part of `status` that costs next to nothing: what is open by provider. `budgets`, if given, is the part
+        that costs much: each is made when its turn comes.
+
+        While `has_place` says no, another process speaks for the node.
+        """
         self._journal = journal
+        self._budgets, self._has_place = budgets, has_place
         self._spool = spool
         self._status, self._open = status, now_open
         self._status_sent_s = float("-inf")
@@ -78,6 +95,8 @@ class OwnLane:
         if self.is_status_due(STATUS_SPACING_S):
             status = self._status()
             self._status_sent_s, self._open_told = time.monotonic(), status.open_by_provider
+            if self._budgets is not None:
+                status = replace(status, budgets=tuple(await in_slices(self._budgets())))
             told = status, self._spool.size_bytes, resident_bytes()
             is_long = len(status.budgets) > FEW_BUDGETS
             suffix += await asyncio.to_thread(status_suffix, *told) if is_long else status_suffix(*told)
@@ -88,8 +107,8 @@ class OwnLane:
         self._status_sent_s = float("-inf")
 
     def is_status_due(self, every_s: float) -> bool:
-        """Whether it was told longer ago than this how the node is."""
-        return time.monotonic() - self._status_sent_s >= every_s
+        """Whether it was told longer ago than this how the node is, and this process is to tell it."""
+        return self._has_place() and time.monotonic() - self._status_sent_s >= every_s
 
     def is_status_news(self, every_s: float) -> bool:
         """Whether it is worth a batch of its own: it is long ago, or what is open has changed since and it may be told again."""

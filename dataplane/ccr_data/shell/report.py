@@ -23,7 +23,7 @@ from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell.control_link import PATIENT, FindControl, LinkPolicy, stay_connected
 from ccr_data.shell.deliver import Delivery
-from ccr_data.shell.lanes import CountOpen, OrphanLane, OwnLane
+from ccr_data.shell.lanes import Budgets, CountOpen, OrphanLane, OwnLane
 from ccr_data.shell.logs import Log
 from ccr_data.shell.node_dir import NodeDir
 from ccr_data.shell.spool import MAX_SPOOL_BYTES, Adoption, Spool
@@ -57,10 +57,13 @@ class Reporter:
         limits: Limits = LIMITS,
         max_spool_bytes: int = MAX_SPOOL_BYTES,
         take_lease: Callable[[Lease], None] = lambda _: None,
+        budgets: Budgets | None = None,
+        has_place: Callable[[], bool] = lambda: True,
     ) -> None:
         """`journal` names this process's batches: random, unique for ever, fit for a file name.
 
-        `now_open` is what `status` says of open requests by provider: a change of it is told within a second.
+        `now_open` is what `status` says of open requests by provider: a change of it is told within a second. `budgets` and
+        `has_place` are as in shell/lanes.py.
         """
         self._directory = directory
         self._find_control = find_control
@@ -72,8 +75,8 @@ class Reporter:
         self._detail = Detail(limits.told_a_period)
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
-        self._own_lane = OwnLane(self._journal, self._spool, status, now_open)
-        self._delivery = Delivery(node, [self._own_lane], policy, take_lease, self._stream_begins)
+        self._own_lane = OwnLane(self._journal, self._spool, status, now_open, budgets, has_place)
+        self._delivery = Delivery(node, [self._own_lane], policy, take_lease, self.tell_status)
         self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
         self._is_disk_broken = False
@@ -171,8 +174,8 @@ class Reporter:
         except Exception:  # records hold what others sent; a mistake in telling of it must not end the node
             log.exception("usage_not_noted", requests=len(records))
 
-    def _stream_begins(self) -> None:
-        """The control plane may be a new one: leases depend on what it hears."""
+    def tell_status(self) -> None:
+        """Tell how the node is: the control plane may be a new one, and leases depend on what it hears."""
         self._own_lane.tell_status_again()
         self._urgent.set()
 

@@ -45,6 +45,11 @@ class WaitingRoom:
         self._is_due = False
         self._ends_s = math.inf
 
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._places)
+
     def enter(self, waiter: Waiter, rules: QueueRules, session: str, rank: int, lane: Hashable) -> bool:
         """Wait; whether there is a place. `waiter` may have been told of its room when this returns."""
         now_s = perf_counter()

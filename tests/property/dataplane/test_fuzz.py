@@ -27,7 +27,7 @@ from ccr_data.core.records import Tokens
 from ccr_data.core.sse import Beginning, UsageTap, ends_in_error, note_json_usage
 from ccr_data.core.thinking import has_thinking, thoughts
 from ccr_data.providers.anthropic_shaped import folded
-from ccr_data.shell.kept_budgets import KeptBudgets
+from ccr_data.shell.kept_budgets import Clocks, KeptBudgets
 from ccr_data.shell.node_dir import NodeDir
 from ccr_data.shell.shared_pins import _note
 from ccr_data.shell.usage_wire import journal_of
@@ -224,6 +224,6 @@ def test_kept_budgets_survive_any_damage(tmp_path: Path) -> None:
         ]
         (directory.path / "budgets.json").write_bytes(edited(BUDGETS, edits))
         limits = Limits()
-        KeptBudgets(directory, limits, lambda: 2.0).load()
+        KeptBudgets(directory, limits, clocks=Clocks(lambda: 2.0)).load()
         for model in ("claude-opus-4-1", "m"):
             limits.budget(("p", "s"), model)

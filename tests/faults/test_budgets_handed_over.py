@@ -1,0 +1,144 @@
+"""Workers are replaced while limits are being used up: the minute of an account or a client is not over because a process is.
+
+A provider counts every request that reaches it over a sliding minute and refuses what is too much; clients ask as fast as they can, on
+connections that they keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.relay import BODY, client, config, relaying
+from support.serving import Relay, until
+from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
+
+KEY = "relay-key-of-the-crowd"
+CLIENTS = 6
+PAUSE_S = 0.01  # between two requests of a client
+
+
+class Strict:
+    """A provider that counts requests over a sliding minute, and refuses what is too much."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.times: deque[float] = deque()
+        self.refused = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, _: Request, wire: Wire) -> None:
+        with self._lock:
+            now = time.monotonic()
+            while self.times and self.times[0] <= now - 60:
+                self.times.popleft()
+            self.times.append(now)
+            has_room = len(self.times) <= self.limit
+            self.refused += not has_room
+        wire.send(json_answer(MESSAGE) if has_room else error_answer("429 Too Many", "rate_limit_error"))
+
+
+class Hammer:
+    """Clients that ask again and again, and what they were answered."""
+
+    def __init__(self, relay: Relay, key: str) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.broken: list[BaseException] = []
+        self._relay, self._key = relay, key
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """One client, until the end."""
+        while not self._is_over.is_set():
+            try:
+                with client(self._relay) as connection:
+                    while not self._is_over.wait(PAUSE_S):
+                        answer = connection.ask("POST", "/v1/messages", BODY, f"x-api-key: {self._key}")
+                        with self._lock:
+                            self.statuses[answer.status] += 1
+                        if answer.header("connection") == "close":
+                            break
+            except Exception as error:  # the test says it
+                self.broken.append(error)
+                return
+
+    def end(self) -> None:
+        """Let them finish."""
+        self._is_over.set()
+
+
+@contextlib.contextmanager
+def hammering(relay: Relay, key: str) -> Iterator[Hammer]:
+    """A crowd of clients while the block runs."""
+    hammer = Hammer(relay, key)
+    crowd = [threading.Thread(target=hammer.run, daemon=True) for _ in range(CLIENTS)]
+    for one in crowd:
+        one.start()
+    try:
+        yield hammer
+    finally:
+        hammer.end()
+        for one in crowd:
+            one.join(30)
+    assert not hammer.broken
+
+
+def of_account(url: str, limit: int, workers: int) -> str:
+    """An account has the limit."""
+    keys = [{"label": "a", "key": "sk-a", "scope": "a", "rpm_limit": limit}]
+    provider = {"name": "anthropic", "type": "anthropic", "base_url": url, "allow_private": True, "keys": keys}
+    return config(provider, server={"workers": workers, "auth": {"keys": [{"name": "laptop", "key": KEY}]}})
+
+
+def of_client(url: str, limit: int, workers: int) -> str:
+    """A client has the limit."""
+    holder = {"name": "laptop", "key": KEY, "limits": {"rpm": limit}}
+    provider = {"name": "anthropic", "type": "anthropic", "base_url": url, "allow_private": True}
+    return config(
+        {**provider, "keys": [{"label": "a", "key": "sk-a"}]}, server={"workers": workers, "auth": {"keys": [holder]}}
+    )
+
+
+def roll(relay: Relay, workers: int) -> None:
+    """Replace all workers."""
+    replaced, starts = len(relay.events("workers_replaced")), len(relay.events("node_ready"))
+    relay.signal(signal.SIGUSR2)
+    until(lambda: len(relay.events("node_ready")) == starts + workers, "the successors are there")
+    until(lambda: len(relay.events("workers_replaced")) > replaced, "all are replaced")
+
+
+@pytest.mark.parametrize(
+    ("limited", "workers"),
+    [
+        pytest.param(of_account, 1, id="account"),
+        pytest.param(of_client, 1, id="client"),
+        pytest.param(of_account, 2, id="two-workers", marks=pytest.mark.long),
+    ],
+)
+def test_a_rolling_restart_overdraws_nothing(
+    tmp_path: Path, limited: Callable[[str, int, int], str], workers: int
+) -> None:
+    """Twice while a budget is used up, and once afterwards; nothing of it gets lost either."""
+    limit = 500
+    strict = Strict(limit)
+    with (
+        RawUpstream(strict) as upstream,
+        relaying(tmp_path, limited(upstream.url, limit, workers)) as relay,
+        hammering(relay, KEY) as hammer,
+    ):
+        for _ in range(2):
+            roll(relay, workers)
+        until(lambda: hammer.statuses[429], "all is used", within_s=60.0)
+        roll(relay, workers)
+        until(lambda: hammer.statuses[200] == limit, "what one worker had kept another one used")
+        assert set(hammer.statuses) == {200, 429}
+
+    assert strict.refused == 0
+    assert len(strict.times) == limit
