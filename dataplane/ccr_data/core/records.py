@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
 MAX_COUNT = 1 << 53  # providers may say anything; a thousand of these still fit the contract's integers
 
 if TYPE_CHECKING:
@@ -128,14 +126,22 @@ Scored: TypeAlias = "tuple[Sequence[Choice], Sequence[float] | None]"
 """Choices and, place for place, what a strategy ordered them by; None: their rank. Kept as the ordering made it, for nothing."""
 
 
-class Decision(msgspec.Struct, gc=False):
+class Decision:
     """Why a request went where it went."""
 
-    strategy: Strategy
-    targets: tuple[Target, ...]  # best first
-    passed_over: list[tuple[str, str]]  # provider (or provider/key) → a fixed phrase; put last, or left out
-    pin: PinUse = PinUse.NONE
-    scored: Scored | None = None
+    def __init__(
+        self,
+        strategy: Strategy,
+        targets: tuple[Target, ...],
+        passed_over: list[tuple[str, str]],
+        pin: PinUse = PinUse.NONE,
+        scored: Scored | None = None,
+    ) -> None:
+        self.strategy = strategy
+        self.targets = targets  # best first
+        self.passed_over = passed_over  # provider (or provider/key) → a fixed phrase; put last, or left out
+        self.pin = pin
+        self.scored = scored
 
     def scores(self) -> dict[tuple[str, str], float]:
         """What the strategy ordered by, as far as it is known: by provider and its own name of the model.
