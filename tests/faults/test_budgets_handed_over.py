@@ -7,6 +7,7 @@ connections that they keep.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, 
 
 KEY = "relay-key-of-the-crowd"
 CLIENTS = 6
+KEEPING_S = 0.5  # that it may take to write it
 PAUSE_S = 0.01  # between two requests of a client
 
 
@@ -50,6 +52,7 @@ class Hammer:
     def __init__(self, relay: Relay, key: str) -> None:
         self.statuses: Counter[int] = Counter()
         self.broken: list[BaseException] = []
+        self.may_break = False  # connections do
         self._relay, self._key = relay, key
         self._is_over = threading.Event()
         self._lock = threading.Lock()
@@ -65,6 +68,10 @@ class Hammer:
                             self.statuses[answer.status] += 1
                         if answer.header("connection") == "close":
                             break
+            except ConnectionError as error:
+                if not self.may_break:
+                    self.broken.append(error)
+                    return
             except Exception as error:  # the test says it
                 self.broken.append(error)
                 return
@@ -142,3 +149,23 @@ def test_a_rolling_restart_overdraws_nothing(
 
     assert strict.refused == 0
     assert len(strict.times) == limit
+
+
+def test_a_killed_worker_overdraws_by_what_it_could_not_write_down(tmp_path: Path) -> None:
+    """At most what it sent since it last wrote down what was used, which it does every second."""
+    limit = 300
+    strict = Strict(limit)
+    kept = tmp_path / "state" / "nodes" / "worker-0" / "budgets.json"
+    with (
+        RawUpstream(strict) as upstream,
+        relaying(tmp_path, of_account(upstream.url, limit, 1)) as relay,
+        hammering(relay, KEY) as hammer,
+    ):
+        hammer.may_break = True
+        until(lambda: len(strict.times) >= limit // 3 and kept.exists(), "some of it is used")
+        os.kill(relay.pids("worker-0")[-1], signal.SIGKILL)
+        written_s = kept.stat().st_mtime - time.time() + time.monotonic()
+        unknown = len([at for at in tuple(strict.times) if at > written_s - KEEPING_S])
+        until(lambda: hammer.statuses[429], "all is used", within_s=60.0)
+
+    assert strict.refused <= unknown

@@ -2,6 +2,7 @@
 
 <state-dir>/nodes/<node-name>/snapshot.pb             the last accepted snapshot
 <state-dir>/nodes/<node-name>/budgets.json           what was used of limits in the last minute (shell/kept_budgets.py)
+<state-dir>/nodes/<node-name>/budgets.lock, finishing-*.json  of workers that take each other's place (shell/succession.py)
 <state-dir>/nodes/<node-name>/spool/<journal>.spool   usage that the control plane has not acknowledged
 <state-dir>/pins/                                      where sessions live, shared by all nodes (shell/shared_pins.py)
 """

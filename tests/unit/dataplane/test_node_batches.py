@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from ccr_data.core.node import NodeStatus
 from ccr_data.core.records import RateLimitSighting
 from ccr_data.shell.lanes import FEW_BUDGETS, OwnLane
 from ccr_data.shell.node_dir import NodeDir
+from ccr_data.shell.slices import SLICE_S
 from ccr_data.shell.spool import Spool
 from ccr_data.shell.usage_wire import UsageEncoder, batch_request, journal_of, journal_suffix, status_suffix
 from ccr_rpc.v1 import usage_pb2
@@ -161,3 +164,45 @@ async def test_a_status_with_many_budgets_is_written_beside_the_streams(tmp_path
     assert found is not None
     batch = usage_pb2.ReportUsageRequest.FromString(found[1]).batch
     assert [use.asked for use in batch.budgets] == [*range(count)]
+
+
+async def test_many_budgets_are_looked_at_in_turns_with_the_streams(tmp_path: Path) -> None:
+    """The same is told as if all had been looked at in one go, also of one that finishes while it is told."""
+    journal = Journal("j", UsageEncoder())
+    journal.seal(1.0, even_if_empty=True)
+    turns = []
+
+    def uses() -> Iterator[BudgetUse]:
+        for n in range(5):
+            time.sleep(SLICE_S)  # each takes as long as a slice may
+            turns.append(others)
+            yield BudgetUse(("p", f"s{n}"), "", NO_LIMITS, NO_LIMITS, NO_LIMITS, n, 0)
+
+    others = 0
+    lane = OwnLane(journal, Spool(NodeDir(tmp_path, "n"), "j"), NodeStatus, tuple, uses)
+    sending = asyncio.create_task(lane.next_request(0))
+    while not sending.done():
+        await asyncio.sleep(0)
+        others += 1
+    found = sending.result()
+    assert found is not None
+    batch = usage_pb2.ReportUsageRequest.FromString(found[1]).batch
+    assert [use.asked for use in batch.budgets] == [*range(5)]
+    assert turns == sorted(set(turns)), "others had a turn before each"
+
+
+async def test_only_who_has_the_place_speaks_for_the_node(tmp_path: Path) -> None:
+    """What two workers of one name say would be taken for one that goes back and forth."""
+    journal = Journal("j", UsageEncoder())
+    journal.seal(1.0, even_if_empty=True)
+    has_place = [False]
+    lane = OwnLane(journal, Spool(NodeDir(tmp_path, "n"), "j"), NodeStatus, tuple, has_place=lambda: has_place[0])
+    assert not lane.is_status_news(0.0)
+    found = await lane.next_request(0)
+    assert found is not None
+    assert not usage_pb2.ReportUsageRequest.FromString(found[1]).batch.HasField("status")
+    has_place[0] = True
+    assert lane.is_status_news(0.0)
+    found = await lane.next_request(0)
+    assert found is not None
+    assert usage_pb2.ReportUsageRequest.FromString(found[1]).batch.HasField("status")

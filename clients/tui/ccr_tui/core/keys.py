@@ -169,7 +169,7 @@ def scope_detail(one: keys_pb2.ScopeBudget, now_s: float, width: int = 40) -> li
             (
                 dim("full in   "),
                 (figures.span(one.exhausted_in.seconds), "warn"),
-                dim(" at the rate of the last minutes"),
+                dim(" at the rate of the last half minute"),
             )
         )
     said += [
