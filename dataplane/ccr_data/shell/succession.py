@@ -61,8 +61,10 @@ class Succession:
         *,
         room_came: Callable[[], None] = lambda: None,
         clocks: Clocks | None = None,
+        patience_s: float = HANDED_OVER_WITHIN_S,
     ) -> None:
         """`worker` names this process, fit for a file name. `room_came` is called when one that finishes let go of something."""
+        self._patience_s = patience_s
         self.has_place = False
         self._directory, self._kept, self._limits, self._clients = directory.path, kept, limits, clients
         self._own = directory.path / f"finishing-{worker}.json"
@@ -78,13 +80,13 @@ class Succession:
 
     async def take_place(self, stop: asyncio.Event) -> None:
         """Begin with what the worker before has used, once it has handed over; not longer than `stop`."""
-        waits_until_s = perf_counter() + HANDED_OVER_WITHIN_S
+        waits_until_s = perf_counter() + self._patience_s
         while not self._is_free() and not stop.is_set():
             if perf_counter() >= waits_until_s:
                 log.warning(
                     "budgets_not_handed_over",
                     path=str(self._directory),
-                    waited_s=HANDED_OVER_WITHIN_S,
+                    waited_s=self._patience_s,
                     consequence="the worker before goes on; both together may use more than the budgets of their minute",
                 )
                 break
