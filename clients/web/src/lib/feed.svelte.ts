@@ -96,6 +96,8 @@ class Feed {
     }
     this.#wants = wants;
     if (!isNew && this.#running !== undefined) return;
+    this.#running?.abort(); // what it still tells may not fit
+    this.sinceMs = Date.now();
     this.#restarting?.();
     this.#restarting = afterPaint(() => this.#restart()); // to ask for it takes longer than to show what is there
   }
@@ -196,6 +198,7 @@ class Feed {
       this.#isFirstOfBudgets = true;
       const breathe = breather();
       for await (const message of dashboard.watch(this.#request(), { signal: silent.signal })) {
+        if (signal.aborted) return;
         clearTimeout(alarm);
         alarm = setTimeout(doubt, SILENT_AFTER_MS);
         isHeard = true;
