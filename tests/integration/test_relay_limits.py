@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from support.client import Answer
 from support.relay import AUTH, BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
+
+Configured = Callable[[str], Relay]
+NUMBERS = itertools.count()
 
 
 class Strict:
@@ -45,7 +49,7 @@ class Strict:
 
 
 def keyed(url: str, *keys: dict[str, object]) -> dict[str, object]:
-    return {"name": "anthropic", "type": "anthropic", "base_url": url, "allow_private": True, "keys": list(keys)}
+    return provider(f"provider-{next(NUMBERS)}", url, keys=list(keys))
 
 
 @pytest.fixture
@@ -65,13 +69,13 @@ def ask(relay: Relay, count: int) -> list[Answer]:
         return [connection.ask("POST", "/v1/messages", BODY, AUTH) for _ in range(count)]
 
 
-def test_two_accounts_serve_their_sum_and_no_request_too_many(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_two_accounts_serve_their_sum_and_no_request_too_many(configured: Configured, upstream: RawUpstream) -> None:
     """60 requests a minute each: 120 are served, and the provider never has to refuse one."""
     strict = Strict(60, {"sk-a": "a", "sk-b": "b"})
     upstream.answer = strict
     keys = [{"label": one, "key": f"sk-{one}", "scope": one, "rpm_limit": 60} for one in "ab"]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys))) as relay:
-        answers = ask(relay, 150)
+    relay = configured(config(keyed(upstream.url, *keys)))
+    answers = ask(relay, 150)
 
     assert [answer.status for answer in answers] == [200] * 120 + [429] * 30
     assert strict.refused == 0
@@ -85,26 +89,26 @@ def test_two_accounts_serve_their_sum_and_no_request_too_many(tmp_path: Path, up
     until(lambda: records(relay)[-1]["status"] == 429, "the last one is told")
 
 
-def test_two_keys_of_one_account_do_not_double_it(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_two_keys_of_one_account_do_not_double_it(configured: Configured, upstream: RawUpstream) -> None:
     """Limits belong to the account, however many keys it has and however often they say so."""
     strict = Strict(20, {"sk-a": "one", "sk-b": "one"})
     upstream.answer = strict
     keys = [{"label": one, "key": f"sk-{one}", "scope": "org", "rpm_limit": 20} for one in "ab"]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys))) as relay:
-        answers = ask(relay, 30)
+    relay = configured(config(keyed(upstream.url, *keys)))
+    answers = ask(relay, 30)
 
     assert [answer.status for answer in answers] == [200] * 20 + [429] * 10
     assert strict.refused == 0
     assert answers[-1].header("anthropic-ratelimit-requests-limit") == "20"
 
 
-def test_keys_of_one_organisation_are_found_to_be_one_account(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_keys_of_one_organisation_are_found_to_be_one_account(configured: Configured, upstream: RawUpstream) -> None:
     """Two labels without a scope: their answers name the same organisation."""
     strict = Strict(20, {"sk-a": "one", "sk-b": "one"})
     upstream.answer = strict
     keys = [{"label": one, "key": f"sk-{one}", "rpm_limit": 20} for one in "ab"]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys))) as relay:
-        answers = ask(relay, 30)
+    relay = configured(config(keyed(upstream.url, *keys)))
+    answers = ask(relay, 30)
 
     assert [answer.status for answer in answers] == [200] * 20 + [429] * 10
     assert strict.refused == 0
@@ -139,7 +143,7 @@ def test_an_organisation_that_one_worker_found_is_one_account_for_all(tmp_path: 
     assert {answer.status for answer in answers} == {200, 429}
 
 
-def test_another_account_serves_while_one_rests(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_another_account_serves_while_one_rests(configured: Configured, upstream: RawUpstream) -> None:
     """A 429 moves on at once, and its account is left alone until the time that it named."""
     seen: list[str] = []
 
@@ -151,22 +155,22 @@ def test_another_account_serves_while_one_rests(tmp_path: Path, upstream: RawUps
 
     upstream.answer = answer
     keys = [{"label": one, "key": f"sk-{one}", "priority": n} for n, one in enumerate("ab")]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys))) as relay:
-        answers = ask(relay, 10)
+    relay = configured(config(keyed(upstream.url, *keys)))
+    answers = ask(relay, 10)
 
     assert [answer.status for answer in answers] == [200] * 10
     assert seen.count("sk-a") == 1
 
 
-def test_a_refused_pool_tells_its_earliest_reset(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_a_refused_pool_tells_its_earliest_reset(configured: Configured, upstream: RawUpstream) -> None:
     """The last provider asked for 50 s, another only for 3: the client hears of the 3."""
     wait = {"sk-a": 3, "sk-b": 50}
     upstream.answer = lambda request, wire: wire.send(
         error_answer("429 Too Many", "rate_limit_error", f"retry-after: {wait[request.header('x-api-key') or '']}")
     )
     keys = [{"label": one, "key": f"sk-{one}", "priority": n} for n, one in enumerate("ab")]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys))) as relay:
-        first, second = ask(relay, 2)
+    relay = configured(config(keyed(upstream.url, *keys)))
+    first, second = ask(relay, 2)
 
     assert (first.status, first.header("retry-after"), first.header("x-cc-relay-attempts")) == (429, "3", "2")
     assert json.loads(first.body)["request_id"] == "req_up"  # the provider's own words
@@ -174,7 +178,7 @@ def test_a_refused_pool_tells_its_earliest_reset(tmp_path: Path, upstream: RawUp
     assert len(upstream.requests) == 2
 
 
-def test_a_spent_account_rests_for_long(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_a_spent_account_rests_for_long(configured: Configured, upstream: RawUpstream) -> None:
     """A spend limit comes without a time; asking again every few seconds would be in vain."""
     body = (
         b'{"type":"error","error":{"type":"rate_limit_error","message":"no",'
@@ -182,8 +186,8 @@ def test_a_spent_account_rests_for_long(tmp_path: Path, upstream: RawUpstream) -
     )
     upstream.answer = lambda request, wire: wire.send(json_answer(body, "429 Too Many"))
     keys = [{"label": "a", "key": "sk-a"}]
-    with relaying(tmp_path, config(keyed(upstream.url, *keys), routing={"spent_rest": "2h"})) as relay:
-        first, second = ask(relay, 2)
+    relay = configured(config(keyed(upstream.url, *keys), routing={"spent_rest": "2h"}))
+    first, second = ask(relay, 2)
 
     assert (first.status, first.body) == (429, body)
     assert second.status == 429
@@ -192,7 +196,7 @@ def test_a_spent_account_rests_for_long(tmp_path: Path, upstream: RawUpstream) -
     assert len(upstream.requests) == 1
 
 
-def test_limits_told_by_headers_are_kept(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_limits_told_by_headers_are_kept(configured: Configured, upstream: RawUpstream) -> None:
     """No limit is configured; the provider says that two requests are left."""
     left = iter([2, 1, 0])
 
@@ -202,22 +206,20 @@ def test_limits_told_by_headers_are_kept(tmp_path: Path, upstream: RawUpstream) 
         wire.send(json_answer(MESSAGE, "200 OK", *lines))
 
     upstream.answer = answer
-    with relaying(tmp_path, config(keyed(upstream.url, {"label": "a", "key": "sk-a"}))) as relay:
-        answers = ask(relay, 4)
+    relay = configured(config(keyed(upstream.url, {"label": "a", "key": "sk-a"})))
+    answers = ask(relay, 4)
 
     assert [answer.status for answer in answers] == [200, 200, 200, 429]
     assert 1 <= int(answers[3].header("retry-after") or 0) <= 12
 
 
-def test_a_scope_serves_again_after_its_rest(tmp_path: Path, upstream: RawUpstream) -> None:
+def test_a_scope_serves_again_after_its_rest(configured: Configured, upstream: RawUpstream) -> None:
     """By itself, as soon as the provider said."""
     upstream.answer = lambda request, wire: wire.send(
         error_answer("429 Too Many", "rate_limit_error", "retry-after: 1")
     )
-    with (
-        relaying(tmp_path, config(keyed(upstream.url, {"label": "a", "key": "sk-a"}))) as relay,
-        client(relay) as connection,
-    ):
+    relay = configured(config(keyed(upstream.url, {"label": "a", "key": "sk-a"})))
+    with client(relay) as connection:
         assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == 429
         upstream.answer = lambda request, wire: wire.send(json_answer(MESSAGE))
         assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == 429

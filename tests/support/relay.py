@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import grpc
+from ccr_rpc.v1 import config_pb2, config_pb2_grpc
+
 from support.client import RawClient
-from support.serving import REAL_SERVE, Relay, served
+from support.serving import REAL_SERVE, Relay, served, until
 
 KEY = "relay-key-for-tests"
 BODY = b'{"model":"claude-test","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
@@ -45,11 +49,28 @@ def relaying(directory: Path, text: str, *arguments: str) -> Iterator[Relay]:
         yield relay
 
 
+def reconfigured(relay: Relay, text: str) -> Relay:
+    """The relay as soon as its one worker serves this configuration, with the events from then on.
+
+    Where names of providers and sessions come again it still knows what it learned of them.
+    """
+    (relay.state.parent / "ccr.yaml").write_text(text)
+    with grpc.insecure_channel((relay.state / "control.address").read_text().strip()) as channel:
+        told = config_pb2_grpc.ConfigServiceStub(channel).ReloadConfig(config_pb2.ReloadConfigRequest(), timeout=20)
+    assert not told.problems, told.problems
+
+    def is_served() -> bool:
+        return any(int(str(one["version"])) >= told.snapshot_version for one in relay.events("snapshot_served"))
+
+    until(is_served, "it is served")
+    return replace(relay, since_byte=relay.log.stat().st_size, since_version=told.snapshot_version)
+
+
 def client(relay: Relay, timeout_s: float = 20.0) -> RawClient:
     """A connection to it."""
     return RawClient(relay.url, timeout_s)
 
 
 def records(relay: Relay) -> list[dict[str, object]]:
-    """The request log so far."""
-    return relay.events("request_done")
+    """The request log so far; lines of requests under a configuration before may come late, and are left out."""
+    return [one for one in relay.events("request_done") if int(str(one["snapshot_version"])) >= relay.since_version]

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,9 +66,11 @@ class Relay:
     process: subprocess.Popen[bytes]
     state: Path
     log: Path
+    since_byte: int = 0  # of the log: what came before belongs to another test
+    since_version: int = 0  # of the snapshot: likewise
 
     def __post_init__(self) -> None:
-        self._logged = LoggedEvents(self.log)
+        self._logged = LoggedEvents(self.log, self.since_byte)
 
     @property
     def output(self) -> str:
@@ -95,10 +98,10 @@ class Relay:
 
         until(is_ready, f"ready; so far:\n{self.output}", within_s=30.0)
 
-    @property
+    @cached_property
     def url(self) -> str:
         """Its base URL, once it is ready."""
-        return str(self.events("ready")[0]["url"])
+        return str(LoggedEvents(self.log).named("ready")[0]["url"])
 
     def connect(self, within_s: float = 20.0) -> socket.socket:
         """A connection to the relay."""
