@@ -7,12 +7,11 @@ import json
 import random
 import re
 import socket
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from support.load import Background
+from support.load import Background, BackgroundServer
 from support.relay import AUTH, config, provider, records, relaying
 from support.serving import Relay, until
 from support.tls import Certificates
@@ -88,56 +87,22 @@ class Case:
         return json.dumps({**found, **stream}, separators=(",", ":")).encode()
 
 
-class Breaking:
+class Breaking(BackgroundServer):
     """A provider that breaks off as a request asks it to; or one that never does, with another answer."""
 
-    def __init__(self, background: Background, tls: ssl.SSLContext | None = None, *, is_sound: bool = False) -> None:
-        self._background, self._tls, self._is_sound = background, tls, is_sound
-        self._tasks: set[asyncio.Task[None]] = set()
+    is_sound = False
 
-    def __enter__(self) -> Breaking:
-        self._background.run(self._listen())
-        return self
+    def hang_up(self, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
 
-    def __exit__(self, *_: object) -> None:
-        self._background.run(self._close())
-
-    @property
-    def url(self) -> str:
-        scheme = "https" if self._tls is not None else "http"
-        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
-
-    async def _close(self) -> None:
-        self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether the connection can take another."""
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         asked = _ASKED.search(await reader.readexactly(int(length[1]) if length else 0))
         assert asked
         name, end = asked[1].decode(), asked[4].decode()
         kind, first, size = KINDS[name], int(asked[2]), int(asked[3])
-        if self._is_sound:
+        if self.is_sound:
             writer.write(kind.whole.replace(b"msg_1", b"msg_2"))
             await writer.drain()
             return name != "until-close"
@@ -156,6 +121,10 @@ class Breaking:
         return False
 
 
+class Sound(Breaking):
+    is_sound = True
+
+
 @pytest.fixture(scope="module")
 def background() -> Iterator[Background]:
     found = Background()
@@ -170,8 +139,8 @@ def relay(
     """One relay for all of it. No circuit opens and nobody rests: each request begins at the one that breaks."""
     with (
         Breaking(background) as plain,
-        Breaking(background, certificates.server_context()) as tls,
-        Breaking(background, is_sound=True) as sound,
+        Breaking(background, tls=certificates.server_context()) as tls,
+        Sound(background) as sound,
     ):
         providers = [
             provider("plain", plain.url, serves=["claude-plain", "claude-alone"]),

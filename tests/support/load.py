@@ -15,11 +15,13 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from support.relay import KEY
@@ -135,18 +137,15 @@ class Background:
         self.loop.close()
 
 
-class SteadyUpstream:
-    """A provider that answers as the request says, and remembers every request. Use it as `with`."""
+class BackgroundServer:
+    """Listens on loopback in an event loop beside the test; `answer` says what becomes of a request. Use it as `with`."""
 
-    def __init__(self, port: int = 0) -> None:
-        self.arrivals: list[Arrival] = []
-        self.answer_after_s = 0.0
-        self.refuses: Callable[[str], bool] = lambda key: False  # answers 401
-        self._port = port
-        self.background = Background()
+    def __init__(self, background: Background, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.background = background
+        self._port, self._tls = port, tls
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> SteadyUpstream:
+    def __enter__(self) -> Self:
         self.background.run(self._listen())
         return self
 
@@ -154,20 +153,23 @@ class SteadyUpstream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.background.run(self._close())
-        self.background.close()
 
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "https" if self._tls is not None else "http"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the requests that came."""
-        return [arrival.number for arrival in self.arrivals]
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; whether the connection can take another."""
+        raise NotImplementedError
+
+    def hang_up(self, writer: asyncio.StreamWriter) -> None:
+        """End a connection."""
+        writer.close()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024, ssl=self._tls)
 
     async def _close(self) -> None:
         self._server.close()
@@ -180,23 +182,45 @@ class SteadyUpstream:
         assert task
         self._tasks.add(task)
         try:
-            while True:
-                await self._answer(reader, writer)
+            while await self.answer(reader, writer):
+                pass
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
-            writer.close()
+            self.hang_up(writer)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class SteadyUpstream(BackgroundServer):
+    """A provider that answers as the request says, and remembers every request."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(Background(), port)
+        self.arrivals: list[Arrival] = []
+        self.answer_after_s = 0.0
+        self.refuses: Callable[[str], bool] = lambda key: False  # answers 401
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self.background.close()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the requests that came."""
+        return [arrival.number for arrival in self.arrivals]
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Say what the request asks for."""
         line, headers = _parse(await reader.readuntil(b"\r\n\r\n"))
         if line.startswith("GET "):  # a probe
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-            return
+            return True
         body = await reader.readexactly(int(headers["content-length"]))
         if self.refuses(headers.get("x-api-key", "")):
             writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}")
-            return
+            return True
         found = _ASKED.search(body)
         assert found, body
         model, mark = found[1].decode(), headers.get("x-mark", "")
@@ -208,7 +232,7 @@ class SteadyUpstream:
             answer = whole_answer(number, model, mark)
             head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\n\r\n"
             writer.write(head.encode() + answer)
-            return
+            return True
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         for piece in stream_events(number, events, model, mark):
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -216,6 +240,7 @@ class SteadyUpstream:
             if gap_ms:
                 await asyncio.sleep(gap_ms / 1000)
         writer.write(b"0\r\n\r\n")
+        return True
 
 
 def _parse(head: bytes) -> tuple[str, dict[str, str]]:
