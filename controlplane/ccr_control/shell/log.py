@@ -23,11 +23,14 @@ MAX_QUEUED_LINES = 10_000
 # Libraries of clouds: what matters of theirs comes as an error, and is told then.
 _QUIET = ("azure", "botocore", "google", "msal", "urllib3")
 
+_BEGIN = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4})|(?<=\\x[0-9a-f]{2}))"  # of a word, also after an escape
 _SECRET = re.compile(
-    r"(?i:(\bbearer\s+))[^\s\"',;]{4,}"  # in any header or message
-    r"|\bsk-[A-Za-z0-9_\-]{6,}"  # provider keys and claude.ai tokens (sk-ant-…)
-    r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?"  # JSON web tokens
+    rf"{_BEGIN}(?i:(bearer\s+))[^\s\"',;]{{4,}}"  # in any header or message
+    rf"|{_BEGIN}sk-[A-Za-z0-9_\-]{{6,}}"  # provider keys and claude.ai tokens (sk-ant-…)
+    rf"|{_BEGIN}eyJ[A-Za-z0-9_\-]{{10,}}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?"  # JSON web tokens
 )
+# What JSON leaves as it is although a terminal may obey it, or a reader take it for the end of a line.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def masked(text: str) -> str:
@@ -77,7 +80,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return masked(json.dumps(line, default=str, ensure_ascii=False))
+        return _json_safe(masked(json.dumps(line, default=str, ensure_ascii=False)))
 
 
 class TextLines(logging.Formatter):
@@ -86,16 +89,29 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone()
         words = [f"{name}={_word(value)}" for name, value in _fields(record).items()]
-        line = " ".join([f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}", f"{record.levelname:7}", record.getMessage()])
-        line = " ".join([line, *words])
+        event = record.getMessage()  # a library's may be anything
+        begin = [f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}", f"{record.levelname:7}"]
+        line = " ".join([*begin, event if event.isprintable() else _word(event), *words])
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "".join(f"\n{part}" for part in map(_printable, self.formatException(record.exc_info).split("\n")))
         return masked(line)
 
 
 def _word(value: object) -> str:
+    """A value as one word: quoted if it has blanks, everything unprintable escaped."""
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or re.search(r"[\s\"=]", text) else text
+    if text.isprintable() and text and not re.search(r"[\s\"=]", text):
+        return text
+    return _json_safe(json.dumps(text, ensure_ascii=not text.isprintable()))
+
+
+def _json_safe(line: str) -> str:
+    """JSON with the characters escaped that it need not escape but a terminal may obey."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else _json_safe(text.encode("unicode_escape").decode("ascii"))
 
 
 class _Writer(logging.Handler):
