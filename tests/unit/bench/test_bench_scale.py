@@ -174,12 +174,16 @@ def test_rows_of_each_hour_are_no_growth_but_others_are() -> None:
 def test_a_late_start_and_growing_memory_are_missed() -> None:
     run = a_run(
         starts={"seconds": {"ccr-data, from its disk": [0.4, 1.5, 1.6], "ccr serve, cold": [3.0]}},
-        memory={"slopes": {"worker": [2.0, 0.1], "control": [5.0, 1.0]}, "points": []},
+        memory={
+            "slopes": {"worker": [2.0, 0.1], "control": [5.0, 1.0]},
+            "points": [{"control": 299.0}, {"control": 301.0}],
+        },
     )
 
     assert scale_report.missed(run) == [
         "ccr-data, from its disk: 1.50 s to the first answer",
         "worker: grows by 2.00 MiB per 100,000 requests",
+        "control plane: 301 MiB",
     ]
 
 
