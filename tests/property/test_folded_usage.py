@@ -14,6 +14,7 @@ from ccr_data.shell.usage_wire import UsageEncoder
 from ccr_rpc.v1 import usage_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from support.node_values import with_fields
 
 NOW_S = 1_790_000_000.0  # 40 s before a new hour
 few = st.sampled_from
@@ -29,20 +30,21 @@ attempts = st.builds(
     status=few([0, 200, 529]),
     reason=few([None, Reason.OVERLOADED]),
 )
-records = st.builds(
-    Record,
-    request_id=st.just("r"),
-    endpoint=few(Endpoint),
-    started_at_s=st.floats(NOW_S - 90, NOW_S),
-    client=few(["", "laptop"]),
-    model_asked=st.just("claude"),
-    outcome=few(Outcome),
-    attempts=st.lists(attempts, max_size=3),
-    first_byte_s=seconds,
-    total_s=seconds,
-    overhead_s=seconds,
-    tokens=st.builds(Tokens, counts, counts, counts, counts, counts, counts),
+rest = st.fixed_dictionaries(
+    {
+        "client": few(["", "laptop"]),
+        "model_asked": st.just("claude"),
+        "outcome": few(Outcome),
+        "attempts": st.lists(attempts, max_size=3),
+        "first_byte_s": seconds,
+        "total_s": seconds,
+        "overhead_s": seconds,
+        "tokens": st.builds(Tokens, counts, counts, counts, counts, counts, counts),
+    }
 )
+
+
+records = st.builds(with_fields, st.builds(Record, st.just("r"), few(Endpoint), st.floats(NOW_S - 90, NOW_S)), rest)
 
 
 def reported(told: list[Record], summed: list[Record], limits: Limits) -> tuple[Sums, Report]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ccr_data.core.node import NodeIdentity
 from ccr_data.core.records import AttemptRecord, Endpoint, Outcome, Reason, Record, Tokens
 from ccr_rpc.v1 import snapshot_pb2
@@ -65,4 +67,11 @@ def record(name: str, *, failed: bool = False, client: str = "laptop", started_a
     one.request_bytes, one.answer_bytes = 51234, 9999
     one.snapshot_version = 12
     one.upstream_request_id = "req_up"
+    return one
+
+
+def with_fields(one: Record, fields: Mapping[str, object]) -> Record:
+    """The same record, with these fields set."""
+    for name, value in fields.items():
+        setattr(one, name, value)
     return one

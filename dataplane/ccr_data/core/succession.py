@@ -48,10 +48,12 @@ class Finishing:
         self._counting = counting
         self._noted: dict[str, dict[Place, _Noted]] = {}
         self._requests: dict[str, int] = {}
+        self._begun: list[Budget] = []
 
     def note(self, worker: str, parts: Iterable[Handed], now_s: float, requests: int = 0) -> None:
         """All that a worker tells, which so many requests may still come to: of budgets that it does not name, too."""
         before, told = self._noted.setdefault(worker, {}), {}
+        is_new = worker not in self._requests
         self._requests[worker] = requests
         for part in parts:
             place = (part.scope, part.model_class)
@@ -69,9 +71,13 @@ class Finishing:
             gone.withdraw(now_s)
             if gone.is_assumed and gone.owner is not None:
                 self._assume(worker, gone.owner, now_s)
+        for budget in self._begun if is_new else ():
+            if budget.merged_into is None:
+                self._assume(worker, budget, now_s)
 
     def begun(self, budget: Budget, now_s: float) -> None:
         """A budget begins to be used here. Those that finish may do so at the same moment."""
+        self._begun.append(budget)
         for worker in self._requests:
             self._assume(worker, budget, now_s)
 

@@ -12,6 +12,7 @@ from ccr_data.shell.logs import masked
 from ccr_data.shell.request_log import MOST_CHARS, MOST_ENTRIES, Memo, json_lines
 from hypothesis import given
 from hypothesis import strategies as st
+from support.node_values import with_fields
 
 NASTY = '"\\\n\r\t\x00\x1b\x7f\x9b\u2028\u202e\ufeffü\ud800/sk-eyJ'
 OBEYED = re.compile(
@@ -55,13 +56,7 @@ rest = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def records(draw: st.DrawFn) -> Record:
-    """A finished request, of whatever may be told of one."""
-    one = Record(draw(names), draw(st.sampled_from(Endpoint)), draw(st.floats(0, 4e9)), draw(names))
-    for name, value in draw(rest).items():
-        setattr(one, name, value)
-    return one
+records = st.builds(with_fields, st.builds(Record, names, st.sampled_from(Endpoint), st.floats(0, 4e9), names), rest)
 
 
 def model(record: Record) -> dict[str, object]:
@@ -117,7 +112,7 @@ def model(record: Record) -> dict[str, object]:
     return read
 
 
-@given(st.lists(records(), max_size=4))
+@given(st.lists(records, max_size=4))
 def test_a_line_reads_as_an_encoder_would_have_written_it(some: list[Record]) -> None:
     lines = json_lines(some, "laptop/worker-0")
 
