@@ -14,6 +14,7 @@ from ccr_data.core.budget import Lease
 from ccr_data.core.limits import Limits
 from ccr_data.core.records import Tokens
 from support.kinds import longer
+from support.routing import first_with_room
 
 LIMIT = 60
 SCOPES = (("p", "org-a"), ("p", "org-b"))
@@ -77,7 +78,7 @@ def test_two_accounts_are_used_to_97_percent_and_never_exceeded(nodes: int, busy
         asked += 1
         limits = fleet[roll.randrange(busy)]
         places = [(scope, "claude-opus-4-6") for scope in roll.sample(SCOPES, 2)]
-        found, part = limits.first_with_room(places, 5000, now)
+        found, part = first_with_room(limits, places, 5000, now)
         if found >= 0:
             assert part is not None
             provider.serves(places[found][0], now + roll.uniform(0.0, 0.2))

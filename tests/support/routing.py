@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ccr_data.core.amounts import Scope
+from ccr_data.core.budget import Reservation
+from ccr_data.core.limits import Limits
 from ccr_data.core.snapshot import (
     AuthMode,
     AuthPolicy,
@@ -49,3 +52,15 @@ def snapshot(
     )
     route = Route("default", (), candidates, strategy)
     return Snapshot(version, auth, {one.name: one for one in providers}, (route,), relay, prices)
+
+
+def first_with_room(
+    limits: Limits, places: Sequence[tuple[Scope, str]], size_bytes: int, now_s: float
+) -> tuple[int, Reservation | None]:
+    """Which of these places (scope and model name, best first) takes a request, with room reserved there. -1: none does."""
+    for at, (scope, model) in enumerate(places):
+        budget = limits.budget(scope, model)
+        part = budget.try_reserve(size_bytes, now_s) if budget is not None else None
+        if budget is None or part is not None:
+            return at, part
+    return -1, None

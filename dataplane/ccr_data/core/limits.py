@@ -178,19 +178,6 @@ class Limits:
         self.is_active = True
         return budget
 
-    def first_with_room(
-        self, places: Iterable[tuple[Scope, str]], size_bytes: int, now_s: float
-    ) -> tuple[int, Reservation | None]:
-        """Which of these places (scope and model name, best first) takes a request, with room reserved there. -1: none does."""
-        for at, (scope, model) in enumerate(places):
-            budget = self.budget(scope, model)
-            if budget is None:
-                return at, None
-            part = budget.try_reserve(size_bytes, now_s)
-            if part is not None:
-                return at, part
-        return -1, None
-
     def _learned_budget(self, scope: Scope, model: str) -> Budget | None:
         budget = self.budget(scope, model)
         if budget is None and len(self._budgets) < MAX_BUDGETS:

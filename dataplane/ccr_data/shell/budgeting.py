@@ -55,14 +55,14 @@ class Budgeting:
         self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float
     ) -> tuple[int, Reservation | None]:
         """Which target takes the request, with room reserved there if that is limited. -1: none has room."""
-        if len(targets) == 1:  # most often, and in half the time
-            budget = self.limits.budget(targets[0].scope, targets[0].model or model)
+        for at, target in enumerate(targets):
+            budget = self.limits.budget(target.scope, target.model or model)
             if budget is None:
-                return 0, None
+                return at, None
             part = budget.try_reserve(size_bytes, now_s)
-            return (-1, None) if part is None else (0, part)
-        places = ((target.scope, target.model or model) for target in targets)
-        return self.limits.first_with_room(places, size_bytes, now_s)
+            if part is not None:
+                return at, part
+        return -1, None
 
     def choose_in_turn(
         self, targets: Sequence[Target], model: str, size_bytes: int, now_s: float, awaited: set[Hashable]
@@ -95,7 +95,10 @@ class Budgeting:
 
     def unlimited(self, targets: Iterable[Target], model: str) -> int:
         """The first target that nothing limits. -1: all are limited."""
-        return next((at for at, (budget, _) in enumerate(self._of(targets, model)) if budget is None), -1)
+        for at, target in enumerate(targets):
+            if self.limits.budget(target.scope, target.model or model) is None:
+                return at
+        return -1
 
     def note_asked(self, targets: Iterable[Target], model: str, now_s: float) -> None:
         """A request wants room with one of these targets, and does not try: others go before."""

@@ -31,7 +31,7 @@ from ccr_data.core.snapshot import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from support.routing import provider
+from support.routing import first_with_room, provider
 
 NOW_S = 100.0
 SALT = b"salt"
@@ -107,7 +107,7 @@ def used_node(of: Snapshot, steps: list[tuple[int, Reason | None]], limits: Limi
         node.load.enter(target)
         node.latencies.sample((target.provider.name, "m", bool(n % 2)), 0.1 * (which + 1), NOW_S - 9 + n / 10)
         if target.key is not None:
-            limits.first_with_room([(target.scope, "m")], 400, NOW_S - 5)
+            first_with_room(limits, [(target.scope, "m")], 400, NOW_S - 5)
         if reason is not None:
             node.cooldowns.note(target, reason, NOW_S + which - 3)
     return node
@@ -191,7 +191,7 @@ def test_it_is_what_the_plan_then_does(
         return
     size = len(made_up(of))
     takes = [
-        limits.first_with_room([(one.scope, "m")], size, NOW_S)[0] == 0 for one in _each_account_once(done.targets)
+        first_with_room(limits, [(one.scope, "m")], size, NOW_S)[0] == 0 for one in _each_account_once(done.targets)
     ]
     has_room = {one.scope: room for one, room in zip(_each_account_once(done.targets), takes, strict=True)}
     assert order == sorted(done.targets, key=lambda one: not has_room[one.scope])

@@ -12,6 +12,7 @@ from ccr_data.core.planner import no_room, told_for_pool
 from ccr_data.core.records import Tokens
 from hypothesis import given
 from hypothesis import strategies as st
+from support.routing import first_with_room
 
 SCOPE = ("p", "a")
 GAPS = st.lists(st.one_of(st.floats(0, 0.3), st.floats(0, 5), st.floats(0, 90)), min_size=1, max_size=120)
@@ -162,16 +163,16 @@ def test_organisations_join_what_their_keys_used() -> None:
     limits = Limits()
     one, two = ("p", "k1"), ("p", "k2")
     limits.configure({one: Allowance(requests=4), two: Allowance(requests=4)}, {}, 1)
-    part = limits.first_with_room([(one, "m")], 100, 0.0)[1]
-    assert limits.first_with_room([(two, "m")], 100, 0.0)[1] is not None
-    assert limits.first_with_room([(two, "m")], 100, 0.0)[1] is not None
+    part = first_with_room(limits, [(one, "m")], 100, 0.0)[1]
+    assert first_with_room(limits, [(two, "m")], 100, 0.0)[1] is not None
+    assert first_with_room(limits, [(two, "m")], 100, 0.0)[1] is not None
     limits.note_organisation(one, "org", 0.0)
     limits.note_organisation(two, "org", 0.0)
     assert part is not None
     part.settle(Tokens(input=7), 0.0)
     assert limits.budget(one, "m") is limits.budget(two, "m")
-    assert limits.first_with_room([(one, "m"), (two, "m")], 100, 0.0)[0] == 0
-    assert limits.first_with_room([(one, "m"), (two, "m")], 100, 0.0) == (-1, None)
+    assert first_with_room(limits, [(one, "m"), (two, "m")], 100, 0.0)[0] == 0
+    assert first_with_room(limits, [(one, "m"), (two, "m")], 100, 0.0) == (-1, None)
 
 
 def test_models_share_a_limit_by_family_and_generation() -> None:

@@ -18,7 +18,7 @@ from ccr_data.shell.asking import candidate, understood
 from ccr_data.shell.budgeting import Budgeting
 from ccr_rpc.v1 import snapshot_pb2
 from support.node_values import snapshot_message
-from support.routing import FOR_ALL, provider, snapshot
+from support.routing import FOR_ALL, first_with_room, provider, snapshot
 
 ASKED = Hypothetical("claude-x")
 
@@ -90,14 +90,14 @@ def test_accounts_without_room_come_last_and_are_asked_for_nothing() -> None:
     assert first(ask(view)) == "a"
     assert view.limits.uses(100.0) == []  # not even a budget was made
 
-    assert view.limits.first_with_room([(("a", "k"), "claude-x")], 100, 100.0)[0] == 0
+    assert first_with_room(view.limits, [(("a", "k"), "claude-x")], 100, 100.0)[0] == 0
     said = ask(view)
     assert first(said) == "b"
     assert said.decision is not None
     assert said.decision.passed_over == [("a/k", "no room")]
     assert [use.asked for use in view.limits.uses(100.0)] == [1]
 
-    assert view.limits.first_with_room([(("b", "k"), "claude-x")], 100, 100.0)[0] == 0
+    assert first_with_room(view.limits, [(("b", "k"), "claude-x")], 100, 100.0)[0] == 0
     said = ask(view)
     assert (said.status, first(said)) == (429, "a")
     assert "rate limit" in said.problem
@@ -107,7 +107,7 @@ def test_accounts_without_room_come_last_and_are_asked_for_nothing() -> None:
 def test_where_requests_wait_for_room_it_would() -> None:
     limit = Allowance(requests=1)
     view = view_of(provider("a", Key("k", "s", "", limits=limit)))
-    view.limits.first_with_room([(("a", "k"), "claude-x")], 100, 100.0)
+    first_with_room(view.limits, [(("a", "k"), "claude-x")], 100, 100.0)
     for max_wait_s, status in ((5.0, 429), (70.0, 0)):
         relay = replace(view.snapshot.relay, queue=QueueRules(max_wait_s, 9))
         said = ask(replace(view, snapshot=replace(view.snapshot, relay=relay)))
@@ -152,7 +152,7 @@ def test_another_configuration_s_limits_are_tried_on_a_copy() -> None:
         key = Key("k", "s", "", limits=Allowance(requests=rpm))
         limits[rpm] = view_of(provider("a", key)).snapshot
     budgeting.follow(limits[5])
-    assert budgeting.limits.first_with_room([(("a", "k"), "m")], 100, 100.0)[0] == 0
+    assert first_with_room(budgeting.limits, [(("a", "k"), "m")], 100, 100.0)[0] == 0
 
     tighter = budgeting.looked_at(limits[1])
     budget = tighter.looked_at(("a", "k"), "m")
