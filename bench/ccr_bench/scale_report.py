@@ -399,7 +399,7 @@ _SECTIONS = {
     "sessions": ("Sessions", _sessions),
     "swaps": ("Snapshots that change", _swaps),
     "starts": ("Starting", _starts),
-    "memory": ("Memory over a million requests", _memory),
+    "memory": ("Memory over millions of requests", _memory),
     "soak": ("Memory over a day", _soak),
 }
 _CURVES = {

@@ -52,7 +52,7 @@ class Size:
     swap_window_s: float = 5.0
     starts: int = 5
     serve_starts: int = 3  # cold, and as many warm
-    requests: int = 1_000_000
+    requests: int = 3_000_000  # fewer do not tell growth from the ups and downs of caches
     chunks: int = 50
     soak_hours: tuple[int, ...] = (1, 12, 24)
     soak_sessions: int = 250
