@@ -27,6 +27,7 @@ LIMIT_S = 600.0
 MODULES = (
     "core/admit",
     "core/answers",
+    "core/bucket",
     "core/budget",
     "core/conversation",
     "core/drift",

@@ -7,6 +7,7 @@ connections that they keep.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -15,8 +16,10 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
-from support.relay import BODY, client, config, relaying
+from ccr_rpc.v1 import keys_pb2, keys_pb2_grpc
+from support.relay import AUTH, BODY, client, config, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
 
@@ -160,3 +163,81 @@ def test_a_killed_worker_overdraws_by_what_it_could_not_write_down(tmp_path: Pat
         until(lambda: hammer.statuses[429], "all is used", within_s=60.0)
 
     assert strict.refused <= unknown
+
+
+class Telling:
+    """A provider whose limits only its answers tell: a bucket that refills."""
+
+    LIMIT = 6000
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self._left, self._at_s = float(self.LIMIT), time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self, _: Request, wire: Wire) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(self.LIMIT, self._left + (now - self._at_s) * self.LIMIT / 60)
+            self._at_s = now
+            has_room = self._left >= 1
+            self._left -= has_room
+            self.refused += not has_room
+            told = [
+                f"anthropic-ratelimit-{kind}-{what}: {count}"
+                for kind, limit, left in (
+                    ("requests", self.LIMIT, int(self._left)),
+                    ("input-tokens", 900_000, 900_000),
+                    ("output-tokens", 900_000, 900_000),
+                )
+                for what, count in (("limit", limit), ("remaining", left))
+            ]
+        wire.send(
+            json_answer(MESSAGE, "200 OK", *told) if has_room else error_answer("429 Too Many", "rate_limit_error")
+        )
+
+
+def told_to_have_used(relay: Relay) -> int:
+    """Requests of the last minute, as the control plane has been told; 0 while it does not answer."""
+    try:
+        with grpc.insecure_channel((relay.state / "control.address").read_text().strip()) as channel:
+            stub = keys_pb2_grpc.KeyServiceStub(channel)
+            scopes = stub.ListScopes(keys_pb2.ListScopesRequest(), timeout=5)
+    except (OSError, grpc.RpcError):
+        return 0
+    return sum(one.used.requests for one in scopes.budgets)
+
+
+@pytest.mark.parametrize("limits", [{}, {"rpm_limit": 5000}], ids=["only told", "requests configured"])
+def test_restarts_of_both_planes_refuse_nothing(tmp_path: Path, limits: dict[str, int]) -> None:
+    """Limits are known from answers, and parts of them from leases of a control plane that is gone."""
+    telling = Telling()
+    keys = [{"label": "a", "key": "sk-a", "scope": "a", **limits}]
+
+    def serves_while_it_is_told() -> None:
+        """Every request is answered while the control plane hears of three and more moments, and answers."""
+        told = {told_to_have_used(relay)}
+
+        def asked() -> bool:
+            with client(relay) as connection:
+                assert connection.ask("POST", "/v1/messages", BODY, AUTH).status == 200
+            told.add(told_to_have_used(relay))
+            return len(told) > 3
+
+        until(asked, "the control plane was told", within_s=20.0)
+
+    with RawUpstream(telling) as upstream:
+        provider = {"name": "p", "type": "anthropic", "base_url": upstream.url, "allow_private": True, "keys": keys}
+        with relaying(tmp_path, config(provider)) as relay:
+            serves_while_it_is_told()
+            kept = relay.state / "nodes" / "worker-0" / "budgets.json"
+            until(lambda: json.loads(kept.read_bytes())["spent"][0][3] is not None, "there is a lease", within_s=20.0)
+            for kill in (None, "ccr-control", "worker-0", "ccr-control", None):
+                if kill is None:
+                    roll(relay, 1)
+                else:
+                    starts = len(relay.pids(kill))
+                    os.kill(relay.pids(kill)[-1], signal.SIGKILL)
+                    until(lambda: len(relay.pids(kill)) > starts, "it is there again")  # noqa: B023 - called at once
+                serves_while_it_is_told()
+    assert not telling.refused

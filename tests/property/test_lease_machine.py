@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ccr_control.core.leases import (
     FORGET_AFTER_S,
     LEARN_S,
+    NOTHING,
     Amounts,
     BudgetName,
     Lease,
@@ -227,3 +228,22 @@ def test_a_node_that_has_not_spoken_yet_keeps_its_even_part() -> None:
     assert lease.share.requests == 20
     (later,) = leases.reported("a", "i", {NAME: use(60, 20, 3, 9, lease.serial)}, FORGET_AFTER_S)
     assert later.share.requests == 60
+
+
+def test_a_budget_without_known_limits_has_no_leases() -> None:
+    """A new process goes on with the lease of the one before, until an answer tells it the limits again."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "one", {NAME: use(60, 60, 3, 9, 0)}, 10.0)
+    assert leases.reported("n", "two", {NAME: use(0, 60, 0, 0, lease.serial)}, 11.0) == []
+    (after,) = leases.reported("n", "two", {NAME: use(60, 60, 3, 1, lease.serial)}, 12.0)
+    assert after.share.requests == 57, "less what only the process before is known to have used"
+
+
+def test_a_lease_says_which_limits_it_is_a_part_of() -> None:
+    """One that says nothing of input tokens is followed by one that does, as soon as somebody knows their limit."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "i", {NAME: use(60, 60, 3, 9, 0)}, 10.0)
+    assert lease.limits == Amounts(60)
+    both = Amounts(60, 900)
+    (after,) = leases.reported("n", "i", {NAME: Use(both, both, NOTHING, 9, lease.serial)}, 11.0)
+    assert (after.limits, after.share) == (both, both)

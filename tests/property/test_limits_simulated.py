@@ -46,8 +46,8 @@ def reported(limits: Limits, leases: Leases, node: str, now_s: float) -> None:
         for use in limits.uses(now_s)
     }
     for lease in leases.reported(node, "1", uses, now_s):
-        name = lease.name
-        limits.take_lease(Lease((name.provider, name.scope), name.model_class, Allowance(*lease.share), lease.serial))
+        place, share, of = lease.name, Allowance(*lease.share), Allowance(*lease.limits)
+        limits.take_lease(Lease((place.provider, place.scope), place.model_class, share, lease.serial, of))
 
 
 @pytest.mark.parametrize(("nodes", "busy"), [(1, 1), (4, 4), (4, 2)])

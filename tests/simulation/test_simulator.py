@@ -69,7 +69,7 @@ def test_leases_given_twice_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     def all_of_it(self: Leases, name: Any, node: str, now_s: float) -> Lease | None:
         limits = self.limits(name, now_s)
         self._serial += 1
-        return Lease(name, Amounts(*limits), self._serial)
+        return Lease(name, Amounts(*limits), self._serial, limits)
 
     monkeypatch.setattr(Leases, "_grant", all_of_it)
     world = World(calm(1)).run()

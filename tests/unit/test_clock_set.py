@@ -125,7 +125,7 @@ def test_a_kept_lease_beyond_all_serials_is_not_taken_over(serial: int, *, is_be
     limits, share = Limits(), Allowance(requests=5)
     limits.recall([Spent(("p", "s"), "", share, share, serial)], 100.0, 1.0)
     assert [one.serial for one in limits.spent(100.0)] == ([serial] if is_believed else [])
-    limits.take_lease(Lease(("p", "s"), "", share, 8))
+    limits.take_lease(Lease(("p", "s"), "", share, 8, share))
     assert [one.serial for one in limits.spent(100.0)] == [8]
 
 

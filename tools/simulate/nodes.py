@@ -14,9 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ccr_data.core import answers
-from ccr_data.core.amounts import Spent
+from ccr_data.core.amounts import WINDOW_S, Spent
 from ccr_data.core.batches import Batch, Journal, Waiting
-from ccr_data.core.budget import WINDOW_S
 from ccr_data.core.errors import RequestError
 from ccr_data.core.folding import Detail
 from ccr_data.core.handover import Handovers

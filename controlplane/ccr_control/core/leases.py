@@ -16,6 +16,9 @@ spend in any minute stays within the limit, whatever messages are lost or late:
   that its snapshots name have spoken, at most for `FORGET_AFTER_S`, no part grows that an earlier control plane may have given to one
   that is silent.
 
+Of a kind of amount that nobody knew a limit of, a lease says nothing: whoever learns of one uses an even part until the next lease. Of
+a budget that has no known limits at all there are no leases.
+
 A node that never had a lease uses an even part by the number of nodes that its snapshot names; its claim is that, also before it
 says anything of the budget or at all. Known nodes get leases of budgets that they have not used yet. A node that nobody knew, of
 more than the snapshots name, may exceed the budget by such a part until the others have let go of theirs.
@@ -97,6 +100,7 @@ class Lease(NamedTuple):
     name: BudgetName
     share: Amounts
     serial: int
+    limits: Amounts  # that it is a part of; of a kind without one it says nothing
 
 
 class Held(NamedTuple):
@@ -127,8 +131,9 @@ class _Holder:
     def claim(self, now_s: float) -> Amounts:
         """The most that it may spend in the minutes to come."""
         held = [lease.share for lease in self.sent]
-        held.append(self.acknowledged.share if self.acknowledged is not None else self.use.share)
-        most = largest([*held, self.use.used])
+        if self.acknowledged is not None:
+            held.append(self.acknowledged.share)
+        most = largest([*held, self.use.share, self.use.used])
         return added(most, self.left_behind) if now_s < self.left_until_s else most
 
 
@@ -315,6 +320,8 @@ class Leases:
         if holder is None:
             return None
         limits = self.limits(name, now_s)
+        if not any(limits):  # known to somebody who is gone; nobody is to keep to a part of nothing
+            return None
         known = self._sums[name]
         wanted = self._wanted(known, limits, holders, node, now_s)
         taken = taken_off(known.claimed, holder.counted)
@@ -332,6 +339,8 @@ class Leases:
             )
         )
         newest = holder.sent[-1] if holder.sent else holder.acknowledged
+        if newest is not None and list(map(bool, newest.limits)) != list(map(bool, limits)):
+            newest = None  # it does not speak of the same
         if newest is not None and share == newest.share and (not holder.sent or now_s - holder.sent_s < RENEW_S):
             return None
         if newest is not None and self._is_about(share, newest.share, limits) and not holder.sent:
@@ -340,12 +349,12 @@ class Leases:
             holder.sent_s = now_s
             return newest  # the one before may have been lost
         self._serial += 1
-        lease = Lease(name, share, self._serial)
+        lease = Lease(name, share, self._serial, limits)
         holder.sent.append(lease)
         holder.sent_s = now_s
         if len(holder.sent) > 64:  # a node that takes none; the largest must not be forgotten
             kept = largest([one.share for one in holder.sent[:33]])
-            holder.sent[:33] = [Lease(name, kept, holder.sent[32].serial)]
+            holder.sent[:33] = [holder.sent[32]._replace(share=kept)]
         self._count(name, holder, now_s)
         return lease
 

@@ -124,4 +124,5 @@ def _message(lease: Lease) -> usage_pb2.Lease:
         share=_amounts_message(lease.share),
         serial=lease.serial,
         valid_for=Duration(seconds=int(FORGET_AFTER_S)),
+        limits=_amounts_message(lease.limits),
     )

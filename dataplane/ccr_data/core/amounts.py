@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+WINDOW_S = 60.0  # a minute
 Scope = tuple[str, str]  # provider, and the account there
 Slot = tuple[
     int, int, int, int
@@ -54,6 +55,17 @@ class Spent(NamedTuple):
     used: Allowance
     lease: Allowance | None
     serial: int  # of the lease
+
+
+class Learned(NamedTuple):
+    """What is known of a budget's limits that no configuration says."""
+
+    scope: Scope
+    model_class: str
+    leased_of: Allowance  # the limits that its lease is a part of
+    told: Allowance  # the limits that answers told
+    left: tuple[int, int, int] | None  # of the account's requests, input and output, by now; None: no answer told
+    taken: tuple[int, int, int]  # how much less than its part of that is left for this node
 
 
 class Handed(NamedTuple):

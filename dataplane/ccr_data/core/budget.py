@@ -21,10 +21,10 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
-from ccr_data.core.amounts import NO_LIMITS, Allowance, Scope, Slot, higher, less, lower, plus
+from ccr_data.core.amounts import NO_LIMITS, WINDOW_S, Allowance, Learned, Scope, Slot, higher, less, lower, plus
+from ccr_data.core.bucket import Bucket, bucket_of
 from ccr_data.core.records import Tokens
 
-WINDOW_S = 60.0
 MARGIN_S = 0.5  # how much later one request may arrive than another that was sent at the same time
 SLOTS_PER_S = 4
 SLOTS = int((WINDOW_S + MARGIN_S) * SLOTS_PER_S) + 1
@@ -67,30 +67,6 @@ class Reservation:
         self._owner().refund(self, now_s, is_sent=is_sent)
 
 
-class _Bucket:
-    """What the provider said is left of one kind: it refills evenly up to the limit."""
-
-    __slots__ = ("at_s", "left", "rate", "size")
-
-    def __init__(self, limit: float, left: float, at_s: float) -> None:
-        self.size = limit
-        self.rate = limit / WINDOW_S
-        self.left = left
-        self.at_s = at_s
-
-    def copied(self) -> _Bucket:
-        """The same, to be drawn from without this one noticing."""
-        return _Bucket(self.size, self.left, self.at_s)
-
-    def wait_s(self, need: float, now_s: float) -> float:
-        """Seconds until so much is in it. What is more than it can hold has room once it is full."""
-        left = self.left + (now_s - self.at_s) * self.rate
-        self.left = left = min(left, self.size)
-        self.at_s = now_s
-        missing = min(need, self.size) - left
-        return missing / self.rate if missing > 1e-9 else 0.0
-
-
 _FIELDS = (
     "_asked",
     "_at",
@@ -115,7 +91,6 @@ _FIELDS = (
     "_used_output",
     "_used_requests",
     "configured",
-    "held_serial",
     "kept_beside",
     "lease",
     "merged_into",
@@ -139,8 +114,7 @@ class Budget:
         self.configured = configured
         self.seen = NO_LIMITS  # what headers say
         self.shared_by = shared_by  # nodes that share it as long as no lease says otherwise
-        self.lease: Allowance | None = None
-        self.held_serial = 0
+        self.lease: Lease | None = None
         self.merged_into: Budget | None = None
         self.rest_until_s = 0.0
         self.kept_beside = NO_LIMITS  # what workers before this one may yet use (core/succession.py)
@@ -154,9 +128,9 @@ class Budget:
         self._held_output = 0
         self._serial = 0  # requests ever reserved
         self._spent_input = 0
-        self._told_requests: _Bucket | None = None
-        self._told_input: _Bucket | None = None
-        self._told_output: _Bucket | None = None
+        self._told_requests: Bucket | None = None
+        self._told_input: Bucket | None = None
+        self._told_output: Bucket | None = None
         self._input_seen = FIRST_TOKENS_PER_BYTE * 4000
         self._bytes_seen = 4000.0
         self._mean_output = FIRST_OUTPUT
@@ -182,18 +156,27 @@ class Budget:
     @property
     def own_limits(self) -> Allowance:
         """The part of them that is this node's."""
-        limits = self.limits
-        if self.lease is not None:
-            return Allowance(*(min(all_, own) for all_, own in zip(limits, self.lease, strict=True)))
-        return Allowance(*(max(1, one // self.shared_by) if one else 0 for one in limits))
+        limits, lease = self.limits, self.lease
+        if lease is None:
+            return Allowance(*(self._even(one) for one in limits))
+        kinds = zip(limits, lease.share, lease.limits, strict=True)
+        return Allowance(*(min(one, share) if of else self._even(one) for one, share, of in kinds))
+
+    def _even(self, limit: int) -> int:
+        """A node's part of what no lease speaks of."""
+        return max(1, limit // self.shared_by) if limit else 0
 
     def limit_again(self) -> None:
         """Something changed that the limits follow from. A limit that is only told, with what is left of it, its bucket keeps."""
-        own = self.reserve if self.reserve is not None else less(self.own_limits, self.kept_beside)
+        limits, own = self.limits, self.own_limits
+        most = self.reserve if self.reserve is not None else less(own, self.kept_beside)
         told = (self._told_requests, self._told_input, self._told_output, None)
+        for whole, part, bucket in zip(limits, own, told, strict=True):
+            if bucket is not None:
+                bucket.share(part / whole)
         found = [
             part if whole and (by_us or bucket is None) else _BOUNDLESS
-            for whole, part, by_us, bucket in zip(self.limits, own, self.configured, told, strict=True)
+            for whole, part, by_us, bucket in zip(limits, most, self.configured, told, strict=True)
         ]
         self._max_requests, self._max_input, self._max_output, self._max_tokens = found
 
@@ -425,14 +408,28 @@ class Budget:
         if left is not None:
             later = max(0, self._serial - part.serial) if part is not None else 0
             guess = later * (self._used_input // max(1, self._used_requests))
-            whole, own = self.limits, self.own_limits
-            self._told_requests = _bucket(
-                limits.requests, left.requests, own.requests / (whole.requests or 1), now_s, later
-            )
-            self._told_input = _bucket(limits.input, left.input, own.input / (whole.input or 1), now_s, guess)
-            self._told_output = _bucket(
-                limits.output, left.output, own.output / (whole.output or 1), now_s, self._held_output
-            )
+            self._told_requests = bucket_of(limits.requests, left.requests, later, now_s)
+            self._told_input = bucket_of(limits.input, left.input, guess, now_s)
+            self._told_output = bucket_of(limits.output, left.output, self._held_output, now_s)
+        self.limit_again()
+
+    def learned(self, now_s: float) -> Learned:
+        """What another worker has to know of limits."""
+        leased_of = self.lease.limits if self.lease is not None else NO_LIMITS
+        told = (self._told_requests, self._told_input, self._told_output)
+        levels = [bucket.level(now_s) if bucket is not None else (0, 0) for bucket in told]
+        (requests, taken), (input_, taken_input), (output, taken_output) = levels
+        left = None if told == (None, None, None) else (requests, input_, output)
+        return Learned(self.scope, self.model_class, leased_of, self.seen, left, (taken, taken_input, taken_output))
+
+    def recall_told(self, learned: Learned, at_s: float) -> None:
+        """Another worker was told this, and knew it so at that time."""
+        self.seen = learned.told
+        if learned.left is not None:
+            kinds = zip(learned.told, learned.left, learned.taken, strict=False)
+            self._told_requests, self._told_input, self._told_output = [
+                bucket_of(limit, left, taken, at_s) for limit, left, taken in kinds
+            ]
         self.limit_again()
 
     # --- when nothing is left -----------------------------------------------------------------------------------------
@@ -534,11 +531,6 @@ def _kept_tokens(room: int, requests: int, mean: int) -> int:
     return min(room, max(requests * mean, room // 2))
 
 
-def _bucket(limit: int, left: int, part: float, now_s: float, taken: int) -> _Bucket | None:
-    """A node's part of what is left, less what it has taken since; None where there is no limit."""
-    return _Bucket(max(limit * part, 1.0), left * part - taken, now_s) if limit else None
-
-
 class BudgetUse(NamedTuple):
     """How a node uses a budget: what leases are decided by."""
 
@@ -558,3 +550,4 @@ class Lease(NamedTuple):
     model_class: str
     share: Allowance
     serial: int
+    limits: Allowance  # that it is a part of, as its giver knew them: it says nothing of kinds without one

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ccr_data.core.amounts import NO_LIMITS, Allowance, Handed, Scope, Slot, Spent, higher, plus
+from ccr_data.core.amounts import NO_LIMITS, Allowance, Handed, Learned, Scope, Slot, Spent, higher, plus
 from ccr_data.core.budget import SLOTS_PER_S, Budget, BudgetUse, Lease, Reservation
 from ccr_data.core.limit_headers import Rest
 from ccr_data.core.succession import Finishing
@@ -150,7 +150,7 @@ class Limits:
         budget = Budget(account, name, self._configured_for(account), self._shared_by)
         lease = self._leases.get((account, name))
         if lease is not None:
-            budget.lease, budget.held_serial = lease.share, lease.serial
+            budget.lease = lease
             budget.limit_again()
         recalled = self._recalled.get((account, name))
         if recalled:
@@ -257,28 +257,57 @@ class Limits:
         """The same one by one, each as it is when it is asked for."""
         alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
         for budget in tuple(self._budgets.values()):
-            used = budget.used(clock())
-            if budget.lease is not None or (any(used) and any(budget.limits)):
-                yield Spent(budget.scope, budget.model_class, used, budget.lease, budget.held_serial)
+            now_s = clock()
+            used, lease = budget.used(now_s), budget.lease
+            if lease is not None:
+                yield Spent(budget.scope, budget.model_class, used, lease.share, lease.serial)
+            elif any(used) and any(budget.limits):
+                yield Spent(budget.scope, budget.model_class, used, None, 0)
         for lease in alone:
             yield Spent(lease.scope, lease.model_class, NO_LIMITS, lease.share, lease.serial)
 
-    def recall(self, spent: Iterable[Spent], now_s: float, age_s: float, handed: Iterable[Handed] = ()) -> None:
+    def each_learned(self, clock: Callable[[], float]) -> Iterator[Learned]:
+        """What it has to know of limits besides, one by one."""
+        alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
+        for budget in tuple(self._budgets.values()):
+            if budget.lease is not None or any(budget.seen):
+                yield budget.learned(clock())
+        for lease in alone:
+            yield Learned(lease.scope, lease.model_class, lease.limits, NO_LIMITS, None, (0, 0, 0))
+
+    def recall(
+        self,
+        spent: Iterable[Spent],
+        now_s: float,
+        age_s: float,
+        handed: Iterable[Handed] = (),
+        learned: Iterable[Learned] = (),
+    ) -> None:
         """Begin with what a process before this one used, as if it had been used when it was last told of, so long ago.
 
         What it `handed` over was used when that says. Its leases go on, too: the control plane gives them to nobody else before it has
-        heard of this process.
+        heard of this process. So does what answers told it.
         """
+        known = {(one.scope, one.model_class): one for one in learned}
         then = int((now_s - age_s) * SLOTS_PER_S)
         for one in spent:
             if not 0 <= one.serial < MAX_SERIAL:  # none that was given: every later lease would count as older
                 continue
-            used = one.used
-            self._recalled[one.scope, one.model_class] = [(then, used.requests, used.input, used.output)]
-            if one.lease is not None:
-                self.take_lease(Lease(one.scope, one.model_class, one.lease, one.serial))
+            place, used = (one.scope, one.model_class), one.used
+            self._recalled[place] = [(then, used.requests, used.input, used.output)]
+            if one.lease is not None:  # an earlier release did not keep what it is a part of
+                leased_of = known[place].leased_of if place in known else one.lease
+                self.take_lease(Lease(*place, one.lease, one.serial, leased_of))
         for part in handed:
             self._recalled[part.scope, part.model_class] = sorted(part.used)
+        for place, told in known.items():
+            if not any(told.told):
+                continue
+            budget = self._budgets.get(place)
+            if budget is None and len(self._budgets) < MAX_BUDGETS:
+                budget = self._new_budget(*place)
+            if budget is not None:
+                budget.recall_told(told, now_s - age_s)
 
     def hand_over(self, requests: int, waiting: int, now_s: float) -> Iterator[Handed]:
         """Another worker takes this one's place: budget by budget, what counts. From each on, what is left is only kept (`keep`).
@@ -328,7 +357,7 @@ class Limits:
                     budget.own_limits,
                     plus(budget.used(now_s), budget.kept_beside),
                     budget.asked(now_s),
-                    budget.held_serial,
+                    budget.lease.serial if budget.lease is not None else 0,
                 )
         for lease in alone:
             yield BudgetUse(lease.scope, lease.model_class, NO_LIMITS, lease.share, NO_LIMITS, 0, lease.serial)
@@ -346,5 +375,5 @@ class Limits:
         self._leases[key] = lease
         budget = self._budgets.get(key)
         if budget is not None:
-            budget.lease, budget.held_serial = lease.share, lease.serial
+            budget.lease = lease
             budget.limit_again()

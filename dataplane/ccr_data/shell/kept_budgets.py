@@ -16,8 +16,8 @@ from time import monotonic, perf_counter, time
 
 import msgspec
 
-from ccr_data.core.amounts import Handed, Spent
-from ccr_data.core.budget import SLOTS_PER_S, WINDOW_S
+from ccr_data.core.amounts import WINDOW_S, Handed, Learned, Spent
+from ccr_data.core.budget import SLOTS_PER_S
 from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.limits import Limits
 from ccr_data.core.succession import aged, dated
@@ -41,10 +41,10 @@ class Stamp(msgspec.Struct):
 class _File(Stamp):
     spent: list[Spent] = msgspec.field(default_factory=list)  # of accounts
     clients: list[Spent] = msgspec.field(default_factory=list)
-    handed: list[Handed] = msgspec.field(
-        default_factory=list
-    )  # of a worker that had its successor: the same, and when it was used; slots by their age
+    # Of a worker that had its successor: the same, and when it was used. Slots by their age.
+    handed: list[Handed] = msgspec.field(default_factory=list)
     handed_clients: list[Handed] = msgspec.field(default_factory=list)
+    learned: list[Learned] = msgspec.field(default_factory=list)  # of accounts' limits
 
 
 CONSEQUENCE = "a worker that starts anew may use more than is left of its minute"
@@ -83,7 +83,7 @@ class KeptBudgets:
         self._limits = limits
         self._clients = clients if clients is not None else ClientLimits()
         self._clocks = clocks if clocks is not None else Clocks()
-        self._written: tuple[list[Spent], list[Spent]] = ([], [])
+        self._written: tuple[list[Spent], list[Spent], list[Learned]] = ([], [], [])
         self._news = asyncio.Event()
         self._disk = asyncio.Lock()
         self._is_handed_over = False
@@ -101,7 +101,7 @@ class KeptBudgets:
         age_s, now_s = self._clocks.age_s(file), perf_counter()
         if age_s < WINDOW_S:
             then = int((now_s - age_s) * SLOTS_PER_S)
-            self._limits.recall(file.spent, now_s, age_s, dated(file.handed, then))
+            self._limits.recall(file.spent, now_s, age_s, dated(file.handed, then), file.learned)
             self._clients.recall(file.clients, now_s, age_s, dated(file.handed_clients, then))
 
     def has_news(self) -> None:
@@ -137,7 +137,9 @@ class KeptBudgets:
             if spent == self._written or self._is_handed_over:
                 return
             stamp = self._clocks.stamp()
-            await asyncio.to_thread(self._write, _File(stamp.at_s, stamp.boot, stamp.steady_s, *spent))
+            accounts, clients, learned = spent
+            file = _File(stamp.at_s, stamp.boot, stamp.steady_s, accounts, clients, learned=learned)
+            await asyncio.to_thread(self._write, file)
             self._written = spent
 
     async def hand_over(self, requests: int, waiting: int) -> Callable[[], None]:
@@ -147,17 +149,27 @@ class KeptBudgets:
         """
         async with self._disk:  # what is being written is older
             self._is_handed_over = True
-        spent = await self._spent()
+        spent, spent_by_clients, learned = await self._spent()
         stamp, now_s = self._clocks.stamp(), perf_counter()
         handed = await in_slices(self._limits.hand_over(requests, waiting, now_s))
         clients = await in_slices(self._clients.hand_over(requests, now_s))
         then = int(now_s * SLOTS_PER_S)
-        file = _File(stamp.at_s, stamp.boot, stamp.steady_s, *spent, aged(handed, then), aged(clients, then))
+        file = _File(
+            stamp.at_s,
+            stamp.boot,
+            stamp.steady_s,
+            spent,
+            spent_by_clients,
+            aged(handed, then),
+            aged(clients, then),
+            learned,
+        )
         return lambda: self._write(file)
 
-    async def _spent(self) -> tuple[list[Spent], list[Spent]]:
+    async def _spent(self) -> tuple[list[Spent], list[Spent], list[Learned]]:
         spent = await in_slices(self._limits.each_spent(perf_counter))
-        return spent, await in_slices(self._clients.each_spent(perf_counter))
+        clients = await in_slices(self._clients.each_spent(perf_counter))
+        return spent, clients, await in_slices(self._limits.each_learned(perf_counter))
 
     def _write(self, what: _File) -> None:
         write(self._path, msgspec.json.encode(what))

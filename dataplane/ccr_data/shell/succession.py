@@ -19,8 +19,8 @@ from time import perf_counter
 
 import msgspec
 
-from ccr_data.core.amounts import NO_LIMITS, Handed
-from ccr_data.core.budget import SLOTS_PER_S, WINDOW_S
+from ccr_data.core.amounts import NO_LIMITS, WINDOW_S, Handed
+from ccr_data.core.budget import SLOTS_PER_S
 from ccr_data.core.client_limits import ClientLimits
 from ccr_data.core.limits import Limits
 from ccr_data.core.succession import aged, dated

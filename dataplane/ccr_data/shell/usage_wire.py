@@ -111,9 +111,13 @@ def _amounts(of: Allowance) -> usage_pb2.BudgetAmounts:
 
 def lease_of(message: usage_pb2.Lease) -> Lease:
     """A lease as a value."""
-    share = message.share
-    amounts = Allowance(share.requests, share.input_tokens, share.output_tokens, share.tokens)
-    return Lease((message.provider, message.scope), message.model_class, amounts, message.serial)
+    share = _allowance(message.share)
+    limits = _allowance(message.limits) if message.HasField("limits") else share
+    return Lease((message.provider, message.scope), message.model_class, share, message.serial, limits)
+
+
+def _allowance(of: usage_pb2.BudgetAmounts) -> Allowance:
+    return Allowance(of.requests, of.input_tokens, of.output_tokens, of.tokens)
 
 
 def journal_suffix(journal: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from ccr_data.core.amounts import Allowance
-from ccr_data.core.budget import Budget, Reservation
+from ccr_data.core.budget import Budget, Lease, Reservation
 from ccr_data.core.limit_headers import limits_told, rest_asked
 from ccr_data.core.limits import Limits, model_class
 from ccr_data.core.planner import no_room, told_for_pool
@@ -251,3 +251,59 @@ def test_a_providers_429_is_changed_only_where_the_pool_knows_better() -> None:
     assert told_for_pool(lines, {b"retry-after": b"9"}, 9) == lines
     assert told_for_pool(lines, {b"retry-after": b"9"}, 4) == [b"x-a: b", b"retry-after: 4"]
     assert told_for_pool(lines, {b"retry-after": b"9"}, 40)[-1] == b"x-should-retry: false"
+
+
+def test_a_lease_says_nothing_of_what_its_giver_knew_no_limit_of() -> None:
+    """The node learns of it from an answer: an even part is its until the next lease."""
+    limits = Limits()
+    limits.configure({SCOPE: Allowance(requests=50)}, {}, 2)
+    limits.take_lease(Lease(SCOPE, "opus-4", Allowance(requests=40), 7, Allowance(requests=50)))
+    told, left = Allowance(50, 10_000, 4000), Allowance(49, 9_900, 3_900)
+    budget = limits.budget(SCOPE, "claude-opus-4-1")
+    assert budget is not None
+    limits.note_told(SCOPE, "claude-opus-4-1", told, left, None, 100.0)
+    assert budget.own_limits == Allowance(40, 5000, 2000)
+    assert budget.try_reserve(100, 100.0) is not None
+    limits.take_lease(Lease(SCOPE, "opus-4", Allowance(50, 0, 4000), 8, told))
+    assert budget.own_limits == Allowance(50, 0, 4000), "none of it, this time"
+    assert budget.try_reserve(100, 100.1) is None
+
+
+@given(
+    told_left=st.integers(0, 60),
+    parts=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    takes=st.lists(st.integers(0, 60), min_size=5, max_size=5),
+)
+def test_a_bucket_follows_the_lease(told_left: int, parts: list[int], takes: list[int]) -> None:
+    """Whatever parts of it a node had meanwhile: of what is told to be left it has its part, less what it took."""
+    limits, budget_of = Limits(), (SCOPE, "claude-opus-4-1")
+    limits.note_told(*budget_of, Allowance(requests=60), Allowance(requests=told_left), None, 0.0)
+    budget = limits.budget(*budget_of)
+    assert budget is not None
+    taken = 0
+    for serial, (part, take) in enumerate(zip(parts, takes, strict=False), 1):
+        limits.take_lease(Lease(SCOPE, "opus-4", Allowance(requests=part), serial, Allowance(requests=60)))
+        served = sum(budget.try_reserve(0, 0.0) is not None for _ in range(take))
+        room = told_left * part / 60 - taken
+        assert served == min(take, max(0, int(room + 1e-6)))
+        taken += served
+
+
+@given(used=st.integers(0, 60), left=st.integers(0, 60), part=st.integers(1, 60), passed_s=st.floats(0, 59))
+def test_what_was_told_goes_on_in_the_next_worker(used: int, left: int, part: int, passed_s: float) -> None:
+    """It has as much room as the one before would have."""
+    before, after = Limits(), Limits()
+    lease = Lease(SCOPE, "opus-4", Allowance(requests=part), 3, Allowance(requests=60))
+    for limits in (before, after):
+        limits.configure({}, {}, 1)
+    before.take_lease(lease)
+    before.note_told(SCOPE, "claude-opus-4-1", Allowance(requests=60), Allowance(requests=left), None, 0.0)
+    one = before.budget(SCOPE, "claude-opus-4-1")
+    assert one is not None
+    for _ in range(used):
+        one.try_reserve(0, 0.0)
+    after.recall(before.spent(0.0), passed_s, passed_s, (), before.each_learned(lambda: 0.0))
+    other = after.budget(SCOPE, "claude-opus-4-1")
+    assert other is not None
+    assert other.limits == one.limits
+    assert abs(other.levels(passed_s)[0][1] - one.levels(passed_s)[0][1]) <= 1

@@ -22,7 +22,7 @@ async def test_a_disk_that_hangs_holds_up_no_stream(tmp_path: Path) -> None:
     directory.path.mkdir(parents=True)
     pipe = directory.path / ".budgets.json.new"
     os.mkfifo(pipe)
-    limits.take_lease(Lease(("p", "s"), "", Allowance(requests=5), 7))
+    limits.take_lease(Lease(("p", "s"), "", Allowance(requests=5), 7, Allowance(requests=5)))
     readers: list[int] = []
 
     def read() -> None:
