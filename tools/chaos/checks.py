@@ -235,8 +235,8 @@ def broken_streams_end_properly(history: History) -> list[str]:
 def limits_hold(history: History) -> list[str]:
     """An account gets no more requests in any minute than it allows.
 
-    On top of it may come what a worker had just sent when it was killed, or while it was being replaced: its successor begins with
-    what was written down, once a second.
+    On top of it may come what a worker had just sent when it was killed: its successor begins with what was written down, once a
+    second.
     """
     found = []
     limits = {one.limited_key: one.rpm_limit for one in history.configurations if one.limited_key}
@@ -245,9 +245,7 @@ def limits_hold(history: History) -> list[str]:
         if one.key in limits:
             times[one.key].append(one.at_s)
     unsaved = [
-        (span.from_s - UNSAVED_S, span.to_s + (UNSAVED_S if span.kind == "replaced" else 0.0))
-        for span in history.of("killed", "replaced")
-        if span.subject.startswith("worker")
+        (span.from_s - UNSAVED_S, span.to_s) for span in history.of("killed") if span.subject.startswith("worker")
     ]
     damaged = any("budgets" in span.detail for span in history.of("damaged"))
     for key, at in times.items():

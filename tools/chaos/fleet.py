@@ -377,9 +377,9 @@ class Fleet:
 
 
 def canaries(data: bytes, where: str) -> list[str]:
-    """The canaries in what was found somewhere. Credentials may be in snapshots."""
+    """The canaries in what was found somewhere. Credentials may be in snapshots, also while they are being written."""
     words = [*answers.TEXTS, answers.CLIENT_KEY.encode()]
-    if Path(where).name != "snapshot.pb":
+    if not Path(where).name.lstrip(".").startswith("snapshot.pb"):
         words.append(answers.SECRET)
     return [f"{word.decode()} in {where}" for word in words if word in data]
 
