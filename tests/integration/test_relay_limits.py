@@ -143,6 +143,27 @@ def test_an_organisation_that_one_worker_found_is_one_account_for_all(tmp_path: 
     assert {answer.status for answer in answers} == {200, 429}
 
 
+def test_a_worker_that_was_idle_has_room_at_once(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Of four workers one gets all requests for a while, and has a part by that; then others get some, too."""
+    strict = Strict(30, {"sk-a": "one"})
+    upstream.answer = strict
+    text = config(keyed(upstream.url, {"label": "a", "key": "sk-a", "scope": "a", "rpm_limit": 30}))
+    with relaying(tmp_path, text, "--workers", "4") as relay:
+        with client(relay) as connection:
+            first = [connection.ask("POST", "/v1/messages", BODY, AUTH).status for _ in range(6)]
+        kept = tmp_path / "state" / "nodes"
+
+        def leases() -> list[int]:
+            found = [json.loads(path.read_bytes())["spent"] for path in kept.glob("*/budgets.json")]
+            return [budget[3][0] for spent in found for budget in spent if budget[3] is not None]
+
+        until(lambda: len(leases()) == 4, "all have a part, by what was asked for")
+        then = [ask(relay, 1)[0].status for _ in range(5)]
+
+    assert set(first + then) == {200}
+    assert strict.refused == 0
+
+
 def test_another_account_serves_while_one_rests(configured: Configured, upstream: RawUpstream) -> None:
     """A 429 moves on at once, and its account is left alone until the time that it named."""
     seen: list[str] = []

@@ -178,6 +178,21 @@ def test_demand_moves_the_shares() -> None:
     assert state["a"][0] >= 57
 
 
+def test_what_nobody_wants_is_everybodys() -> None:
+    """As long as there is enough, a node has what it asks for, and an even part of the rest; if there is not, next to nothing."""
+    for asked, most_of_idle in (((6, 0, 0, 0), 12), ((80, 0, 0, 0), 1)):
+        leases, state = Leases(0.0, expected_nodes=4), {f"n{n}": (12, 0) for n in range(4)}
+        for round_ in range(8):
+            for (node, (share, serial)), demand in zip(tuple(state.items()), asked, strict=True):
+                told = {NAME: use(50, share, 0, demand, serial)}
+                for lease in leases.reported(node, "i", told, 10.0 + round_):
+                    state[node] = (lease.share.requests, lease.serial)
+        shares = [share for share, _ in state.values()]
+        assert sum(shares) <= 50
+        assert shares[0] >= min(47, asked[0] + 8)
+        assert most_of_idle - 3 <= min(shares) <= max(shares[1:]) <= most_of_idle
+
+
 def test_what_a_dead_process_used_counts_for_its_successor() -> None:
     """The provider does not know of our processes."""
     leases = Leases(0.0)

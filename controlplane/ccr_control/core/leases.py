@@ -44,10 +44,13 @@ RENEW_S = 60.0
 """A lease that did not change is sent again after this, in case it was lost."""
 
 IDLE_PART = 0.02
-"""Part of a budget that is shared out evenly, so that a node that begins to get requests can serve some at once."""
+"""Part of a budget that is shared out evenly even when all of it is wanted, so that who begins to get requests can serve some."""
+
+FULL = 0.8
+"""A budget of which this part is wanted counts as wanted by those only who ask: demand is a minute old."""
 
 STEADY_PART = 0.05
-"""A share that would shrink by less than this part of the budget stays."""
+"""A share that would shrink by less than this part of the budget, and by less than half, stays."""
 
 SWEEP_S = 1.0
 """Time between two looks for nodes to forget."""
@@ -366,7 +369,7 @@ class Leases:
     def _is_about(one: Amounts, other: Amounts, limits: Amounts) -> bool:
         """Whether the change to `one` is not worth its while: it only shrinks a little."""
         return all(
-            a <= b <= limit and b - a < STEADY_PART * limit
+            a <= b <= limit and b - a < STEADY_PART * limit and (a == b or b < 2 * a)
             for a, b, limit in zip(one, other, limits, strict=True)
             if limit
         )
@@ -380,19 +383,34 @@ class Leases:
         age_s = now_s - known.parts_s
         if known.parts_of != limits or node not in known.parts or not 0 <= age_s < LOOK_AGAIN_S * (len(holders) - FEW):
             names = sorted(holders)
-            weights = demand_weights([holders[one].use.asked for one in names])
+            uses = [holders[one].use for one in names]
+            weights = demand_weights([use.asked for use in uses], pressure(uses, limits))
             columns = [apportioned(limit, weights) if limit else [0] * len(names) for limit in limits]
             known.parts = {one: Amounts(*parts) for one, *parts in zip(names, *columns, strict=True)}
             known.parts_of, known.parts_s = limits, now_s
         return known.parts[node]
 
 
-def demand_weights(asked: Sequence[int]) -> list[float]:
-    """Parts of a whole, by demand; a small part of it goes to everybody."""
+def pressure(uses: Iterable[Use], limits: Amounts) -> float:
+    """How much of a budget is wanted: of the kind of amount that is wanted most, from 0; 1: all of it."""
+    asked, used = 0, NOTHING
+    for use in uses:
+        asked += use.asked
+        used = added(used, use.used)
+    wanted = used._replace(requests=max(asked, used.requests))
+    return max((one / limit for one, limit in zip(wanted, limits, strict=True) if limit), default=0.0)
+
+
+def demand_weights(asked: Sequence[int], pressed: float = 1.0) -> list[float]:
+    """Parts of a whole: what is asked for goes to who asks, and what that leaves to everybody, evenly; that is never nothing.
+
+    So a node that begins to get requests has room for them at once, until all of a budget is wanted.
+    """
     total, count = sum(asked), len(asked)
     if not total:
         return [1 / count] * count
-    return [IDLE_PART / count + (1 - IDLE_PART) * one / total for one in asked]
+    even = max(IDLE_PART, 1 - pressed / FULL)
+    return [even / count + (1 - even) * one / total for one in asked]
 
 
 def apportioned(whole: int, weights: Sequence[float]) -> list[int]:

@@ -166,6 +166,11 @@ class Budget:
         """A node's part of what no lease speaks of."""
         return max(1, limit // self.shared_by) if limit else 0
 
+    @property
+    def is_part_small(self) -> bool:
+        """Whether it is less than an even one, so that the next lease will be larger if there is demand."""
+        return any(own < self._even(limit) for own, limit in zip(self.own_limits, self.limits, strict=True))
+
     def limit_again(self) -> None:
         """Something changed that the limits follow from. A limit that is only told, with what is left of it, its bucket keeps."""
         limits, own = self.limits, self.own_limits

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ccr_data.core.budget import Budget
 
 SOON_S = 30
-NEW_LEASE_S = 2  # until a node whose part is nothing has another, now that it has asked
+NEW_LEASE_S = 2  # until a node whose part is small has a larger one, now that it has asked
 _KINDS = (b"requests", b"input-tokens", b"output-tokens")
 
 
@@ -48,8 +48,10 @@ def no_room(budgets: Sequence[Budget], size_bytes: int, now_s: float, unix_s: fl
 
 
 def retry_after_s(budgets: Sequence[Budget], size_bytes: int, now_s: float) -> int:
-    """Whole seconds, from 1, until the first of the budgets has room. A node that was given no part is to be asked soon again."""
+    """Whole seconds, from 1, until the first of the budgets has room. A node of small part is to be asked soon again."""
     wait_s = min(budget.room_in_s(size_bytes, now_s) for budget in budgets)
+    if wait_s > NEW_LEASE_S and any(budget.is_part_small and budget.rest_until_s <= now_s for budget in budgets):
+        return NEW_LEASE_S
     return max(1, math.ceil(wait_s)) if math.isfinite(wait_s) else NEW_LEASE_S
 
 

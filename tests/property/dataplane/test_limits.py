@@ -8,7 +8,7 @@ from ccr_data.core.amounts import Allowance
 from ccr_data.core.budget import Budget, Lease, Reservation
 from ccr_data.core.limit_headers import limits_told, rest_asked
 from ccr_data.core.limits import Limits, model_class
-from ccr_data.core.planner import no_room, told_for_pool
+from ccr_data.core.planner import NEW_LEASE_S, no_room, told_for_pool
 from ccr_data.core.records import Tokens
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +243,17 @@ def test_the_pools_answer_is_the_sum_and_the_earliest(pool: list[tuple[int, int,
     wait_s = min(budget.room_in_s(1, 1.0) for budget in budgets)
     assert wait_s <= answer.retry_after_s < max(wait_s, 1) + 1
     assert (b"x-should-retry" in lines) == (answer.retry_after_s > 30)
+
+
+def test_a_node_of_small_part_says_to_come_again_soon() -> None:
+    """There is room in a minute of its own; but having asked, it gets a larger part before that."""
+    budget = Budget(SCOPE, "", Allowance(requests=60), shared_by=4)
+    for share, wait_s in ((2, NEW_LEASE_S), (15, 61)):
+        budget.lease = Lease(SCOPE, "", Allowance(requests=share), share, Allowance(requests=60))
+        budget.limit_again()
+        while budget.try_reserve(1, 0.0) is not None:
+            pass
+        assert no_room([budget], 1, 0.0, 1000.0).retry_after_s == wait_s
 
 
 def test_a_providers_429_is_changed_only_where_the_pool_knows_better() -> None:
