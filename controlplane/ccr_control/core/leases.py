@@ -202,9 +202,8 @@ class Leases:
             del self._nodes[oldest]
             self._before.pop(oldest, None)
         for name, use in uses.items():
-            if (
-                self._serial < use.serial < MAX_SERIAL
-            ):  # the clock was put back since the control plane that gave it started
+            # The clock was put back since the control plane that gave it started.
+            if self._serial < use.serial < MAX_SERIAL:
                 self._first_serial = self._serial = use.serial
             self._note(name, node, instance, use, now_s)
             self._has_past = self._has_past or 0 < use.serial <= self._first_serial

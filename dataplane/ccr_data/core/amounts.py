@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 WINDOW_S = 60.0  # a minute
 Scope = tuple[str, str]  # provider, and the account there
-Slot = tuple[
-    int, int, int, int
-]  # a quarter of a second by its number, and what was used in it: requests, input, output
+Slot = tuple[int, int, int, int]
+"""A quarter of a second by its number, and what was used in it: requests, input, output."""
 
 
 class Allowance(NamedTuple):

@@ -461,9 +461,8 @@ class ChunkWalker:
 
     def feed(self, data: bytes, start: int = 0) -> None:
         """Walk over `data[start:]`. Raises UpstreamBroken if this is not chunked coding; it is then as if none of it had come."""
-        if (
-            self._state == self._SIZE and not self._line and not start
-        ):  # most often: one whole chunk, as servers write events
+        # Most often: one whole chunk, as servers write events.
+        if self._state == self._SIZE and not self._line and not start:
             at = data.find(b"\r\n", 0, 18)
             digits = data[:at] if at > 0 else b""
             if digits and not digits.strip(_HEX):

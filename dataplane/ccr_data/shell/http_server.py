@@ -503,9 +503,8 @@ class Server:
                 empty, looked_s, patient_until_s = 0, self.relay.clock_s, 0.0
                 while empty < DRAIN_EMPTY_LOOKS:  # what was accepted a moment ago is not among the connections yet
                     now_s = perf_counter()
-                    if (
-                        now_s - looked_s > DRAIN_IDLE_S / 2
-                    ):  # the process stood still: since when a client is idle it cannot tell
+                    # If the process stood still, it cannot tell since when a client is idle.
+                    if now_s - looked_s > DRAIN_IDLE_S / 2:
                         patient_until_s = now_s + DRAIN_IDLE_S
                     looked_s = now_s
                     for connection in tuple(self.connections) if now_s >= patient_until_s else ():

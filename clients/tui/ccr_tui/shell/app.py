@@ -127,9 +127,8 @@ class Dashboard(App[int]):
 
     def paint(self) -> None:
         """What changed since the last time; ages grow by the second."""
-        if not self.screen_stack or not self.screen_stack[0].query(
-            "#top"
-        ):  # the timer may fire once more while all is taken down
+        # The timer may fire once more while all is taken down.
+        if not self.screen_stack or not self.screen_stack[0].query("#top"):
             return
         now_s = time.monotonic()
         if not self._is_dirty and now_s - self._painted_s < 1.0:
