@@ -16,8 +16,6 @@ from support.relay import config, provider, relaying
 from support.serving import until
 from support.totals import assert_totals_exact, status
 
-pytestmark = pytest.mark.long
-
 TICKS_A_S = os.sysconf("SC_CLK_TCK")
 WATCHED_S = 1.5
 CLIENTS = 40
@@ -58,6 +56,7 @@ def place(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@pytest.mark.long
 def test_a_control_plane_without_descriptors(tmp_path: Path, upstream: SteadyUpstream) -> None:
     """Whoever is connected is served, the data plane does not notice, and it answers again when there are some."""
     with relaying(tmp_path, config(provider("steady", upstream.url))) as relay:

@@ -49,10 +49,18 @@ class NodeDir:
     def all_spools(self) -> list[Path]:
         """The spools of all nodes of this machine, oldest first."""
         found = []
-        for path in (self.state_dir / "nodes").glob(f"*/spool/*{SPOOL_SUFFIX}"):
+        for path in matching(self.state_dir / "nodes", f"*/spool/*{SPOOL_SUFFIX}"):
             with contextlib.suppress(OSError):
                 found.append((path.stat().st_mtime_ns, path))
         return [path for _, path in sorted(found)]
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder, in order; none where it cannot be looked at, as without free descriptors. Never raises."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def make_private(directory: Path, below: Path) -> None:
@@ -93,7 +101,7 @@ def replace_file(path: Path, parts: list[bytes], prepare: Callable[[int], object
 def remove_halves(directory: NodeDir) -> None:
     """Remove what processes of this node that were killed while they wrote left behind: it holds credentials. Never raises."""
     for folder in (directory.path, directory.path / "spool"):
-        for half in folder.glob(f".*{HALF_SUFFIX}"):
+        for half in matching(folder, f".*{HALF_SUFFIX}"):
             pid = half.name.removesuffix(HALF_SUFFIX).rpartition(".")[2]
             if pid.isdigit() and not _is_alive(int(pid)):
                 with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ import msgspec
 from ccr_data.core.handover import Handovers, Homes
 from ccr_data.core.pins import PIN_LIFETIME_S, Pin, Pins, SessionKey
 from ccr_data.shell.logs import Log
-from ccr_data.shell.node_dir import make_private, replace_file, write_all
+from ccr_data.shell.node_dir import make_private, matching, replace_file, write_all
 
 INTERVAL_S = 0.25
 RETRY_S = 5.0  # when there was no room on the disk
@@ -161,7 +161,7 @@ class SharedPins:
             is_known, self._retry_s = self._retry_s > 0, perf_counter() + RETRY_S
             if not is_known:
                 _warn(self._directory, error)
-        for path in sorted(self._directory.glob("*.log")):
+        for path in matching(self._directory, "*.log"):
             if path == self._own and not with_own:
                 continue
             try:

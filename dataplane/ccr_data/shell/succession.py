@@ -26,7 +26,7 @@ from ccr_data.core.limits import Limits
 from ccr_data.core.succession import aged, dated
 from ccr_data.shell.kept_budgets import CONSEQUENCE, Clocks, KeptBudgets, Stamp, write
 from ccr_data.shell.logs import Log
-from ccr_data.shell.node_dir import NodeDir
+from ccr_data.shell.node_dir import NodeDir, matching
 from ccr_data.shell.slices import in_slices
 
 HANDED_OVER_WITHIN_S = 5.0  # a worker that hangs does not keep its successor from serving
@@ -94,7 +94,7 @@ class Succession:
         if stop.is_set():
             return
         self._kept.load()
-        for path in self._directory.glob("finishing-*.json"):
+        for path in matching(self._directory, "finishing-*.json"):
             self._followed[path] = (0, 0)
         self._look()
         self.has_place = True
