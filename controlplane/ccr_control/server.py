@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from ccr_rpc.v1 import (
     access_pb2_grpc,
@@ -219,7 +220,7 @@ async def serve(  # noqa: PLR0915 - it only wires
             serving_metrics(control.metrics_listen, figures.metrics) as metrics_listen,
         ):
             write_private(state.path / "control.address", state.address)
-            write_private(state.path / "web.address", f"{web_url or ''}\n")  # empty: nobody sends a token there
+            _tell_web_address(state.path / "web.address", web_url or "")
             log.info(
                 "control_ready",
                 software_version=version("cc-relay"),
@@ -367,6 +368,15 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
+
+
+def _tell_web_address(path: Path, url: str) -> None:
+    """Where the page is (empty: nobody is to send a token anywhere). Not being able to say so, as on a full disk, ends nothing."""
+    try:
+        write_private(path, f"{url}\n")
+    except CannotStart as error:
+        path.unlink(missing_ok=True)  # a page that was there before is no longer ours
+        log.warning("web_address_not_kept", problem=str(error), consequence="`ccr web` does not find the page")
 
 
 async def _until_stopped(

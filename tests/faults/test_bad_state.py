@@ -218,6 +218,21 @@ def test_a_full_disk_ends_nothing(tmp_path: Path, upstream: SteadyUpstream) -> N
             until(lambda: status(relay)["exit_code"] == 0, "all is well")
 
 
+def test_a_page_that_moved_is_served_on_a_full_disk(tmp_path: Path, upstream: SteadyUpstream) -> None:
+    """Where it is cannot be written down; nor is it left there where it was."""
+    text = config(provider("steady", upstream.url)).replace('"control": {', '"control": {"web_listen": "127.0.0.1:0", ')
+    with small_disk(tmp_path / "disk") as disk, relaying(tmp_path, text, "--state-dir", str(disk)) as relay:
+        relay.state = disk
+        assert relay.events("control_ready")[-1]["web"] == (disk / "web.address").read_text().strip()
+        fill(disk)
+        os.kill(relay.pids("ccr-control")[-1], signal.SIGKILL)
+        until(lambda: len(relay.events("control_ready")) == 2, "the control plane is back, without a disk")
+        assert relay.events("control_ready")[-1]["web"]
+        assert relay.events("web_address_not_kept")
+        assert not (disk / "web.address").exists()
+        (disk / "filler").unlink()
+
+
 def test_a_start_on_a_read_only_directory_is_refused_in_one_line(tmp_path: Path, upstream: SteadyUpstream) -> None:
     """It would forget everything at its end, and nobody would know before."""
     with small_disk(tmp_path / "disk") as disk:
