@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -35,3 +38,28 @@ def test_no_text_fakes_a_line_steers_a_terminal_or_shows_a_credential(
     assert SECRET[-12:] not in said
     assert said.count("***") >= 4
     assert all(line.isprintable() for line in said.split("\n")), ascii(said)
+
+
+@pytest.mark.parametrize("stderr_write", [control._Stderr, data.stderr_write], ids=["control", "data"])
+def test_a_line_after_one_without_room_is_a_line_of_its_own(stderr_write: Callable[[int], object]) -> None:
+    """Whoever else writes to the same file may have left half a line there, too."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    made = stderr_write(writer)
+    write = made if callable(made) else made.write  # type: ignore[attr-defined]
+    write(b"one\n")
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    with pytest.raises(BlockingIOError):
+        write(b"two\n")
+    before = os.read(reader, 1 << 20)
+    write(b"three\n")
+    write(b"four\n")
+    os.close(writer)
+    assert before.startswith(b"one\nx")
+    assert os.read(reader, 1 << 20) == b"\nthree\nfour\n"
+    os.close(reader)

@@ -170,14 +170,16 @@ def _notice_of(dropped: int) -> logging.LogRecord:
 class _Stderr:
     """Without Python's buffer: its lock would keep the process from ending while a reader has stopped reading."""
 
-    def __init__(self) -> None:
-        self._is_torn = False  # half a line is there, and there was no room for the rest
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self._is_torn = False  # half a line may be there, of this process or of another one that found no room either
 
     def write(self, line: bytes) -> None:
         """Raises OSError."""
         rest = b"\n" + line if self._is_torn else line
+        self._is_torn = True
         while rest:
-            written = os.write(2, rest)
+            written = os.write(self._descriptor, rest)
             self._is_torn = rest[written - 1 : written] != b"\n"
             rest = rest[written:]
 

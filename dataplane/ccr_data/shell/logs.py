@@ -265,12 +265,12 @@ def stderr_write(descriptor: int = 2) -> Callable[[bytes], None]:
     except OSError:  # closed
         return lambda _: None
     limit = 1 << 20 if is_file else PIPE_BUF_BYTES
-    is_torn = False  # half a line is there, and there was no room for the rest
+    is_torn = False  # half a line may be there, of this process or of another one that found no room either
 
     def write(data: bytes) -> None:
         nonlocal is_torn
         for piece in whole_lines(b"\n" + data if is_torn else data, limit):
-            rest = piece
+            rest, is_torn = piece, True
             while rest:
                 written = os.write(descriptor, rest)
                 is_torn = rest[written - 1 : written] != b"\n"
