@@ -212,3 +212,37 @@ def test_an_attempt_that_takes_too_long_in_all(
         assert attempts == [("a", "total_timeout")]
         assert answer.body.startswith(EVENTS[0] + EVENTS[1] + PING)
         assert b"the stream of provider a did not finish in time" in answer.body.rpartition(b"event: error")[2]
+
+
+@pytest.mark.parametrize("limited", ["a", "b"])
+def test_who_takes_over_has_a_time_of_its_own(
+    upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory, limited: str
+) -> None:
+    """How long the attempt that it overtook might have taken says nothing of it."""
+
+    def trickle(request: Request, wire: Wire) -> None:
+        wire.begin_stream()
+        wire.chunk(b"".join(EVENTS[:2]))
+        for _ in range(20):
+            with contextlib.suppress(TimeoutError):
+                wire.wait_gone(0.1)
+                return
+            wire.chunk(PING)
+        wire.chunk(b"".join(EVENTS[2:]))
+        wire.end_stream()
+
+    upstreams[0].answer, upstreams[1].answer = (lambda request, wire: wire.wait_gone(10)), trickle
+    providers = [
+        provider(name, one.url, priority=at, **({"timeouts": {"total": "1s"}} if name == limited else {}))
+        for at, (name, one) in enumerate(zip("ab", upstreams, strict=True))
+    ]
+    routing = {"hedging": {"after": "100ms", "max_share": "100%"}, "cooldown": "0s"}
+    with relaying(tmp_path_factory.mktemp("own"), config(*providers, routing=routing)) as relay:
+        answer, attempts = ask(relay)
+
+    if limited == "a":
+        assert attempts == [("a", "hedged"), ("b", "")]
+        assert answer.body.endswith(EVENTS[-1])
+    else:
+        assert attempts == [("a", "hedged"), ("b", "total_timeout")]
+        assert b"the stream of provider b did not finish in time" in answer.body.rpartition(b"event: error")[2]

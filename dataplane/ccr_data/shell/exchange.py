@@ -525,6 +525,7 @@ class Exchange(Answering):
         self._held, self._held_size, self._beginning = rival.held, rival.held_size, rival.beginning
         self._is_stale_retry = True
         timeouts = rival.target.provider.timeouts
+        self._ends_s = rival.attempt.began_s + timeouts.total_s
         if rival.head is None:
             self._state = WAITING
             self._deadline_s = relay.clock_s + timeouts.first_byte_s
