@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
@@ -321,3 +322,25 @@ def _last_record(relay: Relay, request_id: str | None) -> dict[str, object]:
 
     until(found, f"the record of {request_id}")
     return found()[0]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1/messages/batches", "/v1/files"])
+def test_a_limit_on_something_else_moves_no_conversation(
+    upstreams: list[RawUpstream], tmp_path: Path, path: str
+) -> None:
+    """Counting, batches and files have limits of their own; the session's cache is still where it was."""
+
+    def limited(request: Request, wire: Wire) -> None:
+        is_limited = request.path == path
+        wire.send(
+            error_answer("429 Too Many", "rate_limit_error", "retry-after: 30") if is_limited else json_answer(MESSAGE)
+        )
+
+    upstreams[0].answer, upstreams[1].answer = limited, send(json_answer(MESSAGE))
+    providers = [provider("a", upstreams[0].url), provider("b", upstreams[1].url, priority=1)]
+    session = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0000-00000000000b"
+    with relaying(tmp_path, config(*providers)) as relay, client(relay) as connection:
+        connection.ask("POST", path, BODY, AUTH, session)
+        answer = connection.ask("POST", "/v1/messages", BODY, AUTH, session)
+
+    assert (answer.status, answer.header("x-cc-relay-provider")) == (200, "a")

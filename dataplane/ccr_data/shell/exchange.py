@@ -383,7 +383,8 @@ class Exchange(Answering):
             part.refund(now_s, is_sent=reason is not Reason.CONNECT)
             self._relay.waiting.wake()
         if reason is not None and reason is not Reason.CLIENT_LEFT:
-            self._relay.note_failure(self._target, reason, self._head, self._snapshot.relay.cooldown_s, now_s)
+            cooldown_s = self._snapshot.relay.cooldown_s
+            self._relay.note_failure(self._target, reason, self._head, cooldown_s, now_s, self.record.endpoint)
 
     def _detach(self) -> None:
         """Hang up on the upstream at once if it is still at work, also while it is silent."""

@@ -344,12 +344,20 @@ class Relay:
     # --- what exchanges tell ----------------------------------------------------------------------------------------
 
     def note_failure(
-        self, failed: Target, reason: Reason, head: AnswerHead | None, cooldown_s: float, now_s: float
+        self,
+        failed: Target,
+        reason: Reason,
+        head: AnswerHead | None,
+        cooldown_s: float,
+        now_s: float,
+        endpoint: Endpoint = MESSAGES,
     ) -> None:
         """An attempt failed: pass its target over for a while."""
         if reason in _NOBODYS_FAULT:
             return
         self.reporter.note_failure(failed.provider.name, reason, failed.label, failed.scope[1])
+        if reason is Reason.RATE_LIMITED and endpoint is not MESSAGES:
+            return  # counting, batches and files have limits of their own: no reason for a session to leave its home
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
         elif reason is Reason.RATE_LIMITED and head is not None:
