@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from ccr_data.core.snapshot import Strategy
+from support.ccr import ccr
 from support.demo import DemoProcess, demo
 from support.kinds import longer
-from support.relay import config, provider, relaying
+from support.relay import AUTH, BODY, client, config, provider, records, relaying
 from support.serving import until
 from support.talk import Talk
+from support.upstream import MESSAGE, RawUpstream, error_answer, json_answer
 
 STRATEGIES = [strategy.value for strategy in Strategy]
 SESSION = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0001-00000000000"
@@ -106,3 +109,33 @@ def test_a_worker_that_starts_again_keeps_the_sessions(accounts: list[DemoProces
     cold = [turn for turn, usage in enumerate(talk.usages) if usage["cache_read_input_tokens"] == 0]
     assert cold == [0]
     assert len({answer.header("x-cc-relay-provider") for answer in talk.answers}) == 1
+
+
+def test_a_tool_loop_waits_for_its_home_and_says_so(tmp_path: Path) -> None:
+    """The wait is neither the provider's time nor the relay's own, and no reason to say that the session left."""
+    answers = [error_answer("429 Too Many", "rate_limit_error", "retry-after: 1")]
+    loop = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "x", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "ok"}]},
+    ]
+    body = json.dumps({"model": "claude-test", "max_tokens": 9, "messages": loop}).encode()
+    with RawUpstream() as home, RawUpstream() as other:
+        text = config(provider("home", home.url), provider("other", other.url, priority=1))
+        with relaying(tmp_path, text) as relay, client(relay) as connection:
+            assert connection.ask("POST", "/v1/messages", BODY, AUTH, SESSION + "2").status == 200
+            home.answer = lambda request, wire: wire.send(answers.pop() if answers else json_answer(MESSAGE))
+            assert connection.ask("POST", "/v1/messages", BODY, AUTH).header("x-cc-relay-provider") == "other"
+            answer = connection.ask("POST", "/v1/messages", body, AUTH, SESSION + "2")
+            until(lambda: len(records(relay)) == 3, "its record")
+            record = records(relay)[-1]
+            told = ccr("explain", str(record["request_id"]), "--state-dir", str(relay.state)).stdout
+
+    assert answer.header("x-cc-relay-provider") == "home"
+    assert "passed_over" not in record
+    queued_ms = float(str(record["queued_ms"]))
+    assert queued_ms > 0
+    assert float(str(record["total_ms"])) >= queued_ms
+    assert record["attempts"][0]["total_ms"] + record["overhead_ms"] < queued_ms  # type: ignore[index]
+    assert "its session's pin was kept" in told
+    assert "waited" in told

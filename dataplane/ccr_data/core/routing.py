@@ -20,6 +20,7 @@ from ccr_data.core.snapshot import Choice, KeySelection, RoutedModel, Snapshot, 
 
 MOST_ORDERED = 32  # targets that are put in order, more than a request tries; the others follow by priority
 MOST_NEXT = 4  # choices behind those whose keys do not all begin with the same one
+COOLING = "cooling down"  # why a target is put last
 AS_FAST = 1.2  # times to the first token that differ by no more than this count as equal
 
 Roll = Callable[[], float]  # a number from [0, 1), drawn by the caller
@@ -333,7 +334,7 @@ def _cooling_last(
     cooling: list[Target] = []
     for target in targets:
         (cooling if cooldowns.is_cooling(target, now_s) else ready).append(target)
-    passed_over += [(f"{target.provider.name}/{target.label}", "cooling down") for target in cooling]
+    passed_over += [(f"{target.provider.name}/{target.label}", COOLING) for target in cooling]
     return ready + cooling
 
 

@@ -151,10 +151,16 @@ class Exchange(Answering):
         """Send the request to the first target, after a wait if that is cooling down."""
         self._relay.exchanges.add(self)
         if wait_s:
-            self._deadline_s = self._relay.clock_s + wait_s + self._target.provider.timeouts.first_byte_s
-            self._connecting = asyncio.get_running_loop().call_later(wait_s, self._waited)
+            self._wait(wait_s, self._target)
         else:
             self._next_attempt()
+
+    def _wait(self, wait_s: float, home: Target) -> None:
+        """Wait for the session's home before the first attempt. That is no time of the relay's own, nor of the provider's."""
+        self.record.queued_s = wait_s
+        self.record.overhead_s = perf_counter() - self._began_s
+        self._deadline_s = self._relay.clock_s + wait_s + home.provider.timeouts.first_byte_s
+        self._connecting = asyncio.get_running_loop().call_later(wait_s, self._waited)
 
     def _waited(self) -> None:
         self._connecting = None
@@ -242,9 +248,7 @@ class Exchange(Answering):
         part, self._part = self._part, None
         if part is not None:
             part.refund(now_s, is_sent=False)
-        self.record.queued_s = wait_s
-        self._deadline_s = self._relay.clock_s + wait_s + self._targets[0].provider.timeouts.first_byte_s
-        self._connecting = asyncio.get_running_loop().call_later(wait_s, self._waited)
+        self._wait(wait_s, self._targets[0])
         return True
 
     def _no_room(self) -> None:

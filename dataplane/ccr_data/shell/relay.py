@@ -38,7 +38,7 @@ from ccr_data.core.peek import peek, session_of, user_id
 from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_for_pin_s
 from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimitSighting, Reason, Record
 from ccr_data.core.refusals import Refusals
-from ccr_data.core.routing import Needs, NodeState, measured, plan
+from ccr_data.core.routing import COOLING, Needs, NodeState, Plan, measured, plan
 from ccr_data.core.snapshot import Snapshot, Strategy, Target
 from ccr_data.core.strangers import PER_MINUTE, Strangers, network_of
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
@@ -233,7 +233,7 @@ class Relay:
                 planned = plan(routed, peeked.model, needs, pin, self.node, self.clock_s, self._roll)
                 targets = planned.targets
                 if pin is not None and self.node.cooldowns:
-                    wait_s = self._wait_s(pin, targets, body)
+                    wait_s = self._wait_s(pin, planned, body)
                 strategy = routed.route.strategy
                 record.decision = Decision(strategy, tuple(targets), planned.passed_over, planned.pin, planned.scored)
             held = None if admitted.rules is None or endpoint is COUNT_TOKENS else self._held(admitted.rules, record)
@@ -393,13 +393,16 @@ class Relay:
         if head is not None:
             self._sight(record, last, head)
 
-    def _wait_s(self, pin: Pin, targets: list[Target], body: bytes) -> float:
-        """How long to wait for the pinned target, which is then put first."""
+    def _wait_s(self, pin: Pin, planned: Plan, body: bytes) -> float:
+        """How long to wait for the pinned target. It is put first then, and the session keeps its home."""
+        targets = planned.targets
         for at, one in enumerate(targets):
             if one.provider.name == pin.provider and one.label == pin.key_label:
                 wait_s = wait_for_pin_s(self.node.cooldowns.rest_s(one, self.clock_s), body)
                 if wait_s:
                     targets.insert(0, targets.pop(at))
+                    planned.pin = PinUse.KEPT
+                    planned.passed_over.remove((f"{one.provider.name}/{one.label}", COOLING))
                 return wait_s
         return 0.0
 
