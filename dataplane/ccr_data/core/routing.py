@@ -534,12 +534,24 @@ def rotated(entries: Sequence[T], turn: int) -> list[T]:
 
 def smooth_turn(choices: Sequence[Choice], credit: dict[str, int]) -> list[Choice]:
     """Each as often as its weight says, evenly spread (nginx's smooth weighted round-robin); `credit` is carried along."""
+    places = _places(choices)
+    for place, choice in zip(places, choices, strict=True):
+        credit[place] = credit.get(place, 0) + choice.weight
+    order = sorted(range(len(choices)), key=lambda at: -credit[places[at]])
+    credit[places[order[0]]] -= sum(choice.weight for choice in choices)
+    return [choices[at] for at in order]
+
+
+def _places(choices: Sequence[Choice]) -> list[str]:
+    """What credit is kept by: the provider's name, and which one it is of those of a provider that is there with several models."""
+    seen: dict[str, int] = {}
+    places = []
     for choice in choices:
         name = choice.provider.name
-        credit[name] = credit.get(name, 0) + choice.weight
-    ordered = sorted(choices, key=lambda choice: -credit[choice.provider.name])
-    credit[ordered[0].provider.name] -= sum(choice.weight for choice in choices)
-    return ordered
+        before = seen.get(name, 0)
+        seen[name] = before + 1
+        places.append(f"{name}\n{before}" if before else name)
+    return places
 
 
 def after_failure(left: Sequence[Target], failed: Target, reason: Reason) -> list[Target]:

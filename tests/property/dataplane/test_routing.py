@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from ccr_data.core.errors import NoSuchModel, NotSupported
@@ -12,7 +13,7 @@ from ccr_data.core.patterns import best_fit, fits
 from ccr_data.core.pins import QUIET_PART, Pin, Pins
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Needs, NodeState, after_failure, plan
-from ccr_data.core.snapshot import Key, Provider, Snapshot, Strategy, Target, Traits
+from ccr_data.core.snapshot import Candidate, Key, Provider, Route, Snapshot, Strategy, Target, Traits
 from hypothesis import given
 from hypothesis import strategies as st
 from support import routing
@@ -72,6 +73,22 @@ def test_weighted_turns_are_exact_in_every_round(weights: list[int], rounds: int
     assert node.firsts(sum(weights) * rounds) == {
         name: weight * rounds for name, weight in zip(names, weights, strict=True)
     }
+
+
+def of_one_provider(strategy: Strategy, weights: Sequence[int]) -> Node:
+    """A node with one route, to so many models of one provider."""
+    candidates = tuple(Candidate("p", f"m{n}", weight, n) for n, weight in enumerate(weights))
+    served = routing.snapshot(provider("p"), strategy=strategy)
+    return Node(replace(served, routes=(Route("split", (), candidates, strategy),)))
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(1, 4))
+def test_models_of_one_provider_have_turns_of_their_own(weights: list[int], rounds: int) -> None:
+    """A route may split requests among them."""
+    node = of_one_provider(Strategy.WEIGHTED_ROUND_ROBIN, weights)
+    firsts = Counter(node.plan()[0].model for _ in range(sum(weights) * rounds))
+
+    assert firsts == {f"m{n}": weight * rounds for n, weight in enumerate(weights)}
 
 
 @given(st.integers(2, 6), st.integers(1, 5))
