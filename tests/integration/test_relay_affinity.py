@@ -139,3 +139,24 @@ def test_a_tool_loop_waits_for_its_home_and_says_so(tmp_path: Path) -> None:
     assert record["attempts"][0]["total_ms"] + record["overhead_ms"] < queued_ms  # type: ignore[index]
     assert "its session's pin was kept" in told
     assert "waited" in told
+
+
+def test_a_session_stays_with_one_of_several_models_of_a_provider(tmp_path: Path) -> None:
+    """Prompt caches are of a model. The next worker knows which it was."""
+    to = [{"provider": "only", "model": model} for model in ("first", "second", "third")]
+    routing = {"routes": [{"name": "split", "match": {"model": "*"}, "strategy": "round-robin", "to": to}]}
+    with (
+        RawUpstream() as upstream,
+        relaying(tmp_path, config(provider("only", upstream.url), routing=routing)) as relay,
+    ):
+        for _ in range(2):
+            for session in "345":
+                for _ in range(2):
+                    with client(relay) as connection:
+                        assert connection.ask("POST", "/v1/messages", BODY, AUTH, SESSION + session).status == 200
+            relay.signal(signal.SIGUSR2)
+            until(lambda: relay.events("workers_replaced"), "the next worker", within_s=60.0)
+        asked = [(one.header("x-claude-code-session-id"), json.loads(one.body)["model"]) for one in upstream.requests]
+
+    assert len(asked) == 12
+    assert sorted(model for _, model in set(asked)) == ["first", "second", "third"]

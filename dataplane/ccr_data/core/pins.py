@@ -34,6 +34,7 @@ class Pin:
     reader: str = ""  # who reads its thinking (core/thinking.py); empty: not known
     lifetime_s: float = PIN_LIFETIME_S
     noted_s: float = 0.0  # when it was last told to others
+    model: str = ""  # the provider's own name of it, where that is another: its cache is apart, too
 
 
 class Pins:
@@ -67,10 +68,11 @@ class Pins:
         now_s: float,
         reader: str = "",
         lifetime_s: float = PIN_LIFETIME_S,
+        model: str = "",
     ) -> None:
         """Note that the session was served there."""
         pin = self._pins.get(session)
-        if pin is not None and pin.provider == provider and pin.key_label == key_label:
+        if pin is not None and pin.provider == provider and pin.key_label == key_label and pin.model == model:
             pin.until_s = now_s + lifetime_s
             pin.lifetime_s = lifetime_s
             pin.reader = reader
@@ -79,7 +81,7 @@ class Pins:
                 return
             pin.noted_s = now_s
         else:
-            pin = Pin(provider, key_label, now_s + lifetime_s, reader, lifetime_s, now_s)
+            pin = Pin(provider, key_label, now_s + lifetime_s, reader, lifetime_s, now_s, model)
             self._take(session, pin)
         if len(self.changed) < self._limit or session in self.changed:
             self.changed[session] = pin

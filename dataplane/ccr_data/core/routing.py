@@ -347,10 +347,17 @@ def _lacking(model: str, needs: Needs) -> str:
 
 
 def _put_first(targets: list[Target], pin: Pin) -> None:
+    """The session's home comes first; of several models there, the one that its prompt is cached for."""
+    home = -1
     for at, target in enumerate(targets):
         if target.label == pin.key_label and target.provider.name == pin.provider:
-            targets.insert(0, targets.pop(at))
-            return
+            if (target.model or "") == pin.model:
+                home = at
+                break
+            if home < 0:
+                home = at
+    if home >= 0:
+        targets.insert(0, targets.pop(home))
 
 
 def _is_unpinned(target: Target, pin: Pin) -> bool:

@@ -434,7 +434,8 @@ class Relay:
         if home is not None and (home.provider != name or home.key_label != label):
             home = None
         reader = home.reader if home is not None and home.reader else reader_of(to, record.model_asked)
-        self.pins.put(session, name, label, self.clock_s, reader, lifetime_s(record.tokens, home))
+        lifetime = lifetime_s(record.tokens, home)
+        self.pins.put(session, name, label, self.clock_s, reader, lifetime, to.model or "")
 
     def _sight(self, record: Record, last: Target, head: AnswerHead) -> None:
         key = (last.provider.name, last.label)

@@ -45,6 +45,7 @@ class _Note(msgspec.Struct, omit_defaults=True):
     reader: str = ""
     until_s: float = 0.0
     lifetime_s: float = PIN_LIFETIME_S
+    model: str = ""
     blocks: dict[str, str] = {}  # mark → the reader it was made for
 
 
@@ -147,6 +148,7 @@ class SharedPins:
                         note.reader,
                         note.lifetime_s,
                         min(note.at_s - since_s, now_s),
+                        note.model,
                     ),
                 )
             if note.blocks:
@@ -240,6 +242,7 @@ def _lines(news: _News, since_s: float) -> list[bytes]:
             pin.reader,
             pin.until_s + since_s,
             pin.lifetime_s,
+            pin.model,
         )
         for session, pin in news.pins.items()
     ]

@@ -139,6 +139,17 @@ def test_a_pin_comes_first_unless_it_cools_down(count: int, keys: int, seed: int
     assert node.plan(pin=pin, now_s=1.0)[0] is not first
 
 
+@given(st.sampled_from(list(Strategy)), st.integers(0, 2), st.integers(0, 50))
+def test_a_session_stays_with_its_model(strategy: Strategy, model: int, turns: int) -> None:
+    """Where a route has several of one provider, the prompt is cached for one of them."""
+    node = of_one_provider(strategy, [1, 2, 3])
+    for _ in range(turns):
+        node.plan()
+
+    assert node.plan(pin=Pin("p", "p-0", 1e9, model=f"m{model}"))[0].model == f"m{model}"
+    assert node.plan(pin=Pin("p", "p-0", 1e9))[0].label == "p-0"  # noted by a version that did not say which
+
+
 def test_what_shares_a_failure_is_tried_last() -> None:
     node = Node(snapshot([provider("a", keys=4), provider("b")], Strategy.FAILOVER))
     first, *rest = node.plan()

@@ -11,7 +11,7 @@ LIFETIME_S = 300.0
 def told(pins: Pins) -> Pin:
     """What goes to the disk, as another worker reads it."""
     pin = pins.changed.pop(SESSION)
-    return Pin(pin.provider, pin.key_label, pin.until_s, pin.reader, pin.lifetime_s, pin.noted_s)
+    return Pin(pin.provider, pin.key_label, pin.until_s, pin.reader, pin.lifetime_s, pin.noted_s, pin.model)
 
 
 def test_a_pin_that_was_renewed_unheard_lives_on_at_the_other_workers() -> None:
