@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ccr import ccr
 from support.client import Answer
 from support.relay import AUTH, BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
@@ -105,6 +106,22 @@ def test_what_was_made_elsewhere_meanwhile_is_found_again(tmp_path: Path, root: 
         assert told["outcome"] == "served"
         assert second.kept == {"second-0"}
         assert len(relay.events("circuit_opened")) == 1, "a 404 opens nothing"
+
+
+def test_a_drained_provider_gets_no_new_ones(tmp_path: Path) -> None:
+    """It is about to go, and they would be gone with it. What it has is still there."""
+    with homes(tmp_path) as (relay, first, second):
+        assert json.loads(ask(relay, "POST", "/v1/files").body)["id"] == "first-0"
+        for name in ("first", "second"):
+            served = len(relay.events("snapshot_served"))
+            assert ccr("providers", "drain", name, "--state-dir", str(relay.state)).returncode == 0
+            until(lambda: len(relay.events("snapshot_served")) > served, "drained")  # noqa: B023 - used in this round
+            if name == "first":
+                assert json.loads(ask(relay, "POST", "/v1/files").body)["id"] == "second-0"
+        refused = ask(relay, "POST", "/v1/files")
+        assert (refused.status, json.loads(refused.body)["error"]["type"]) == (529, "overloaded_error")
+        assert [ask(relay, "GET", f"/v1/files/{name}").status for name in ("first-0", "second-0")] == [200, 200]
+    assert (first.kept, second.kept) == ({"first-0"}, {"second-0"})
 
 
 def test_results_lead_back_by_the_scheme_that_the_client_used(tmp_path: Path) -> None:

@@ -17,12 +17,10 @@ from ccr_data.core.client_limits import ClientLimits, ClientPart, ClientRules
 from ccr_data.core.conversation import is_continued, name_of
 from ccr_data.core.errors import (
     BodyTooLarge,
-    ClientLimited,
     FromWebPage,
     HeadTooLarge,
     NoSuchEndpoint,
     NotReady,
-    NotSupported,
     RequestError,
     TooManyStrangers,
     Unauthorized,
@@ -277,14 +275,10 @@ class Relay:
         _require_method(head, b"GET", b"POST", b"DELETE", b"HEAD")  # TRACE would show the relay's own key
         if not names_one(head.path):
             raise NoSuchEndpoint(f"no such endpoint: {_shown(head.path)}")
-        found = homes(snapshot, head.method, head.path, has_own_token=admitted.own_token is not None)
-        if not found:
-            record.status = 404
-            self.reporter.note(record)
-            raise NotSupported("no provider of this relay has batches and files")
         try:
+            found = homes(snapshot, head.method, head.path, has_own_token=admitted.own_token is not None)
             held = None if admitted.rules is None else self._held(admitted.rules, record)
-        except ClientLimited as error:
+        except RequestError as error:
             record.status = answers.status_of(error)[0]
             self.reporter.note(record)
             raise

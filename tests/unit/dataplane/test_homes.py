@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ccr_data.core.errors import CircuitsOpen, NotSupported
 from ccr_data.core.framing import own_base_url
 from ccr_data.core.homes import homes
 from ccr_data.core.refusals import SPACING_S, Refusals
@@ -60,9 +61,27 @@ def test_a_listing_is_of_the_first_account_always() -> None:
 def test_who_has_none_is_not_asked() -> None:
     disabled = replace(A, state=KeyState.DISABLED)
     none = provider("n", C, traits=Traits(batches_and_files=False))
-    assert asked("GET", "/v1/files/f", none, provider("p", disabled), provider("o", C, is_enabled=False)) == []
+    with pytest.raises(NotSupported):
+        asked("GET", "/v1/files/f", none, provider("p", disabled), provider("o", C, is_enabled=False))
     taking = provider("t", A, accepts_subscription=True)
     assert asked("GET", "/v1/files/f", provider("p", A), taking, has_own_token=True) == ["t/"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "/v1/files"])
+def test_an_account_that_is_being_left_gets_no_new_ones(path: str) -> None:
+    """They would be lost with it; what is there is still found, and with a key that stays, if the account has one."""
+    old = replace(A, state=KeyState.DEPRECATED)
+    drained = provider("p", A, B, is_draining=True)
+    assert asked("POST", path, drained, provider("q", C)) == ["q/c"]
+    assert asked("POST", path, drained, provider("q", replace(C, is_open=True))) == ["q/c"]
+    assert asked("POST", path, provider("p", old, B)) == ["p/b"]
+    assert asked("POST", path, provider("p", old, A2, B)) == ["p/a2"]
+    assert asked("GET", f"{path}/one", drained, provider("q", C)) == ["p/a", "p/b", "q/c"]
+    assert asked("GET", f"{path}/one", provider("p", old, B, A2)) == ["p/a2", "p/b"]
+    assert asked("GET", f"{path}/one", provider("p", old, B)) == ["p/a", "p/b"]
+    for left in (drained, provider("p", old)):
+        with pytest.raises(CircuitsOpen):
+            asked("POST", path, left)
 
 
 @pytest.mark.parametrize(
