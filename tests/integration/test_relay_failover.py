@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
+from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, reconfigured, records, relaying
 from support.serving import Relay, until
 from support.upstream import (
     EVENTS,
@@ -286,6 +286,24 @@ def test_a_session_stays_where_it_is(relay: Relay, upstreams: list[RawUpstream])
             connection.ask("POST", "/v1/messages", named("claude-turns"), AUTH, session)
 
     assert sorted(len(upstream.requests) for upstream in upstreams) == [0, 10]
+
+
+def test_a_provider_whose_address_was_put_right_is_tried_again(upstreams: list[RawUpstream], tmp_path: Path) -> None:
+    """It does not go on resting for what was wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wrong = f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+    def text(url: str) -> str:
+        return config(provider("a", url), provider("b", upstreams[1].url, priority=1), routing={"cooldown": "10m"})
+
+    with relaying(tmp_path, text(wrong)) as relay, client(relay) as connection:
+        assert connection.ask("POST", "/v1/messages", BODY, AUTH).header("x-cc-relay-provider") == "b"
+        reconfigured(relay, text(upstreams[0].url))
+
+        def served_by() -> str | None:
+            return connection.ask("POST", "/v1/messages", BODY, AUTH).header("x-cc-relay-provider")
+
+        until(lambda: served_by() == "a", "the provider is tried")
 
 
 @pytest.mark.clause("errors.after-content")

@@ -101,10 +101,16 @@ class Cooldowns:
             self._refused.pop((target.provider.name, target.label or "-"), None)
 
     def heed(self, before: Snapshot, now: Snapshot) -> None:
-        """Circuits have closed: what is known to be well again does not rest for having failed, or for having been refused."""
+        """Circuits have closed: what is known to be well again does not rest for having failed, or for having been refused.
+
+        Nor does a provider that is elsewhere now: what was learned of it was learned of another.
+        """
         for provider in now.providers.values() if self._until else ():
             known = before.providers.get(provider.name)
             if known is None:
+                continue
+            if (known.type, known.origin, known.base_path) != (provider.type, provider.origin, provider.base_path):
+                self._forget(provider.name)
                 continue
             if known.is_open and not provider.is_open:
                 self._until.pop((provider.name, ""), None)
@@ -114,6 +120,11 @@ class Cooldowns:
                 if key.label in was_open and not key.is_open and place in self._refused:  # not for its rate limit
                     self._until.pop(place, None)
                     del self._refused[place]
+
+    def _forget(self, name: str) -> None:
+        for place in [place for place in self._until if place[0] == name]:
+            del self._until[place]
+            self._refused.pop(place, None)
 
     def rest_s(self, target: Target, now_s: float) -> float:
         """How long the target's key alone still rests; 0 if it does not, or if its whole provider cools down."""

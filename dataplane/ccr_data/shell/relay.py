@@ -359,6 +359,8 @@ class Relay:
             if retry_after.isdigit():
                 cooldown_s = min(float(retry_after[:6]), MAX_COOLDOWN_S)
         if cooldown_s > 0:
+            if self._heeded is None:  # a failure before the first sweep
+                self._heeded = self.store.current
             self.node.cooldowns.note(failed, reason, now_s + cooldown_s)
 
     def note_first_token(self, record: Record, by: Target, status: int, seconds: float, now_s: float) -> None:

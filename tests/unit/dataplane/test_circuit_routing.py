@@ -11,7 +11,7 @@ from ccr_data.core.failures import FailureNews
 from ccr_data.core.pins import Pin
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Cooldowns, Needs, NodeState, Plan, plan
-from ccr_data.core.snapshot import Key, KeyState, Provider, Traits
+from ccr_data.core.snapshot import Key, KeyState, Origin, Provider, Traits
 from ccr_data.shell.usage_wire import UsageEncoder
 from ccr_rpc.v1 import usage_pb2
 from support.routing import POLICY, provider, snapshot
@@ -154,3 +154,21 @@ def test_a_cooldown_ends_when_the_circuit_closes_unless_it_is_a_rate_limits() ->
     assert cooldowns.is_cooling(k1, 1.0), "nothing has closed"
     cooldowns.heed(before, now)
     assert [cooldowns.is_cooling(one, 1.0) for one in (k1, k2)] == [False, True]
+
+
+def test_a_provider_that_is_elsewhere_now_rests_for_nothing() -> None:
+    """Its address was wrong, and has been put right; another provider rests on."""
+    before = snapshot(two_keys("a", first_open=False, second_open=False), provider("b"))
+    moved = replace(before.providers["a"], origin=Origin("https", "right", 443))
+    now = snapshot(moved, before.providers["b"])
+    (k1, k2), (b,) = (choice.targets for choice in before.routed("m").choices)
+    cooldowns = Cooldowns()
+    for target, reason in (
+        (k1, Reason.CONNECT),
+        (k1, Reason.KEY_REFUSED),
+        (k2, Reason.RATE_LIMITED),
+        (b, Reason.CONNECT),
+    ):
+        cooldowns.note(target, reason, 60.0)
+    cooldowns.heed(before, now)
+    assert [cooldowns.is_cooling(one, 1.0) for one in (*now.routed("m").choices[0].targets, b)] == [False, False, True]
