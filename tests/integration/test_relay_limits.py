@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from ccr_rpc.v1 import keys_pb2, keys_pb2_grpc
 from support.client import Answer
-from support.relay import AUTH, BODY, client, config, provider, records, relaying
+from support.relay import AUTH, BODY, client, config, provider, reconfigured, records, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer
 
@@ -263,6 +265,33 @@ def test_a_worker_that_starts_anew_knows_what_was_used(tmp_path: Path, upstream:
         relay.wait_ready()
         assert ask(relay, 1)[0].status == 429
     assert strict.refused == 0
+
+
+def test_figures_of_accounts_follow_the_configuration(tmp_path: Path, upstream: RawUpstream) -> None:
+    """A limit that was raised is shown so before anybody asks, one that was taken away, or its account renamed, is not shown."""
+    told = "anthropic-ratelimit-requests-limit: 50", "anthropic-ratelimit-requests-remaining: 49"
+    upstream.answer = lambda _, wire: wire.send(json_answer(MESSAGE, "200 OK", *told))
+
+    def text(scope: str, limit: int) -> str:
+        keys = [{"label": "a", "key": "sk-a", "scope": scope, **({"rpm_limit": limit} if limit else {})}]
+        return config(provider("p", upstream.url, keys=keys))
+
+    def shown() -> dict[str, int]:
+        with grpc.insecure_channel((relay.state / "control.address").read_text().strip()) as channel:
+            found = keys_pb2_grpc.KeyServiceStub(channel).ListScopes(keys_pb2.ListScopesRequest(), timeout=10)
+        return {f"{one.provider}/{one.scope}": one.limits.requests for one in found.budgets if one.nodes}
+
+    with relaying(tmp_path, text("a", 30)) as relay:
+        assert ask(relay, 1)[0].status == 200
+        until(lambda: shown() == {"p/a": 30}, "it is shown")
+        reconfigured(relay, text("a", 40))
+        until(lambda: shown() == {"p/a": 40}, "the other limit is shown, with no request in between")
+        reconfigured(relay, text("b", 0))
+        until(lambda: shown() == {}, "nothing that is not configured is shown")
+        assert ask(relay, 1)[0].status == 200
+        until(lambda: shown() == {"p/b": 50}, "what an answer told")
+        reconfigured(relay, text("c", 0))
+        until(lambda: shown() == {}, "nor what was told of an account that is gone")
 
 
 def test_workers_share_an_account(tmp_path: Path, upstream: RawUpstream) -> None:

@@ -262,3 +262,15 @@ def test_a_lease_says_which_limits_it_is_a_part_of() -> None:
     both = Amounts(60, 900)
     (after,) = leases.reported("n", "i", {NAME: Use(both, both, NOTHING, 9, lease.serial)}, 11.0)
     assert (after.limits, after.share) == (both, both)
+
+
+def test_what_is_limited_no_more_is_not_shown() -> None:
+    """A limit was taken out of the configuration, and comes back: the lease has been in force all the time."""
+    leases = Leases(0.0)
+    (lease,) = leases.reported("n", "i", {NAME: use(60, 60, 30, 9, 0)}, 10.0)
+    leases.reported("n", "i", {NAME: use(60, 60, 30, 9, lease.serial)}, 11.0)
+    leases.reported("n", "i", {}, 12.0)
+    assert leases.held(12.0) == []
+    assert leases.claims(NAME, 12.0)["n"].requests == 60
+    leases.reported("n", "i", {NAME: use(40, 40, 30, 9, lease.serial)}, 13.0)
+    assert [(held.limits.requests, held.used.requests) for held in leases.held(13.0)] == [(40, 30)]

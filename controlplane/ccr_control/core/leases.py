@@ -251,8 +251,9 @@ class Leases:
                 used = added(used, holder.use.used)
                 leased = added(leased, holder.use.share)
                 asked += holder.use.asked
-            if holders:
-                found.append(Held(name, self.limits(name, now_s), used, leased, len(holders), asked))
+            limits = self.limits(name, now_s)
+            if any(limits):
+                found.append(Held(name, limits, used, leased, len(holders), asked))
         return found
 
     # --- taking in ----------------------------------------------------------------------------------------------------
@@ -302,10 +303,11 @@ class Leases:
             self._count(name, fresh, now_s)
             return
         holder.heard_s = now_s
-        if told is not None:
-            if told.limits != holder.use.limits:
-                known.limits = None
-            holder.use = told
+        if told is None:  # what it told of before is limited no more; its lease would count again if it were
+            use = holder.use._replace(limits=NOTHING, used=NOTHING, asked=0)
+        if use.limits != holder.use.limits:
+            known.limits = None
+        holder.use = use
         for n, lease in enumerate(holder.sent):
             if lease.serial == use.serial:
                 holder.acknowledged = lease

@@ -44,6 +44,7 @@ class Limits:
         "_account_of",
         "_budgets",
         "_configured",
+        "_gone",
         "_keeps",
         "_leases",
         "_memo",
@@ -60,6 +61,7 @@ class Limits:
         self._configured: dict[Scope, Allowance] = {}
         self._account_of: dict[Scope, Scope] = {}  # learned: a key's own scope → its organisation's
         self._secrets: dict[Scope, frozenset[str]] = {}
+        self._gone: set[Scope] = set()  # accounts that the configuration has no more
         self._budgets: dict[tuple[Scope, str], Budget] = {}
         self._memo: dict[tuple[Scope, str], Budget | None] = {}
         self._leases: dict[tuple[Scope, str], Lease] = {}
@@ -76,9 +78,11 @@ class Limits:
     ) -> None:
         """A snapshot begins to be served. A scope whose keys changed does not rest any longer."""
         changed = {scope for scope, known in self._secrets.items() if secrets.get(scope) != known}
+        before = {*self._secrets, *self._account_of.values()}
         self._secrets = dict(secrets)
         for scope in changed:
             self._account_of.pop(scope, None)
+        self._gone = (self._gone | before).difference(secrets, self._account_of.values())
         self._configured = {scope: limit for scope, limit in limits.items() if any(limit)}
         self._shared_by = max(1, shared_by)
         stated = self._stated()
@@ -192,6 +196,7 @@ class Limits:
         if self._account_of.get(scope) == account:
             return
         self._account_of[scope] = account
+        self._gone.discard(account)
         self.moves += 1
         for key in [key for key in self._budgets if key[0] == scope]:
             moved = self._budgets.pop(key)
@@ -270,7 +275,7 @@ class Limits:
         """What it has to know of limits besides, one by one."""
         alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
         for budget in tuple(self._budgets.values()):
-            if budget.lease is not None or any(budget.seen):
+            if budget.scope not in self._gone and (budget.lease is not None or any(budget.seen)):
                 yield budget.learned(clock())
         for lease in alone:
             yield Learned(lease.scope, lease.model_class, lease.limits, NO_LIMITS, None, (0, 0, 0))
@@ -348,7 +353,7 @@ class Limits:
         alone = [lease for key, lease in self._leases.items() if key not in self._budgets]
         for budget in told:
             limits = budget.limits
-            if any(limits):
+            if any(limits) and budget.scope not in self._gone:
                 now_s = clock()
                 yield BudgetUse(
                     budget.scope,

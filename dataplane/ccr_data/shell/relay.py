@@ -456,7 +456,7 @@ class Relay:
             if current is not None and self._heeded is not None:
                 self.node.cooldowns.heed(self._heeded, current)
             self._heeded = current
-        if self.waiting.is_busy and self.store.current is not None and self.budgeting.follow(self.store.current):
+        if current is not None and self.budgeting.follow(current):  # limits hold, and are told of, before anybody asks
             self.waiting.wake()
         for exchange in tuple(self.exchanges):
             exchange.sweep(now_s)

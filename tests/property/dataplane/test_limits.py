@@ -318,3 +318,18 @@ def test_what_was_told_goes_on_in_the_next_worker(used: int, left: int, part: in
     assert other is not None
     assert other.limits == one.limits
     assert abs(other.levels(passed_s)[0][1] - one.levels(passed_s)[0][1]) <= 1
+
+
+def test_an_account_that_is_configured_no_more_is_not_told_of() -> None:
+    """Its limits were only told. What was used of it counts again should it come back."""
+    limits, organisation = Limits(), ("p", "organisation o")
+    limits.configure({}, {SCOPE: frozenset("k"), ("p", "b"): frozenset("l")}, 1)
+    limits.note_organisation(("p", "b"), "o", 0.0)
+    for scope in (SCOPE, ("p", "b")):
+        limits.note_told(scope, "m", Allowance(60), Allowance(59), None, 0.0)
+    assert [use.scope for use in limits.uses(1.0)] == [SCOPE, organisation]
+    limits.configure({}, {("p", "c"): frozenset("k")}, 1)
+    assert limits.uses(1.0) == []
+    assert not list(limits.each_learned(lambda: 1.0))
+    limits.configure({}, {SCOPE: frozenset("k"), organisation: frozenset("l")}, 1)
+    assert [use.scope for use in limits.uses(1.0)] == [SCOPE, organisation]
