@@ -159,7 +159,7 @@ async def serve(  # noqa: PLR0915 - it only wires
         credentials.overlay(snapshot)
         keeper.overlay(snapshot)
         spending.overlay(snapshot)
-        snapshot.relay.sharing_nodes = max(snapshot.relay.sharing_nodes, workers)
+        snapshot.relay.sharing_nodes = workers or snapshot.relay.sharing_nodes
 
     def heard(journal: str, number: int, evidence: list[Evidence]) -> None:
         keeper.heard(journal, number, evidence)
@@ -172,7 +172,7 @@ async def serve(  # noqa: PLR0915 - it only wires
     revisions = Revisions(file, publisher, changes, events, sealer, env, time.time)
     file.applied, file.refused = revisions.note, revisions.refused
     leasing = Leasing(
-        Leases(time.monotonic(), int(time.time() * 1000), max(workers, file.revision.config.server.workers)),
+        Leases(time.monotonic(), int(time.time() * 1000), workers or file.revision.config.server.workers),
         time.monotonic,
         time.time,
     )
@@ -424,7 +424,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="configuration (else $CCR_CONFIG, ./ccr.yaml, the user's)")
     parser.add_argument("--state-dir", metavar="DIR", help="private directory (else $CCR_STATE_DIR, the user's)")
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="nodes to expect, if more than `server.workers`"
+        "--workers", type=int, default=0, metavar="N", help="nodes that there are (else `server.workers`)"
     )
     parser.add_argument("--log-format", choices=("json", "text", "auto"), help="else the configuration's")
     parser.add_argument("--version", action="version", version=f"cc-relay {version('cc-relay')}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.client import Answer
-from support.relay import BODY, client, config, provider, relaying
+from support.relay import BODY, client, config, provider, reconfigured, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, json_answer
 
@@ -59,6 +59,21 @@ def test_requests_a_minute(tmp_path: Path, upstream: RawUpstream) -> None:
     assert "client laptop is at its limit of 2 requests a minute" in error["error"]["message"]
     assert 30 < int(answers[2].header("retry-after") or 0) <= 61
     assert answers[2].header("x-should-retry") == "false"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "1")], ids=["as the file said", "as was asked for"])
+def test_parts_are_those_of_the_workers_that_there_are(
+    tmp_path: Path, upstream: RawUpstream, arguments: tuple[str, ...]
+) -> None:
+    """The file says four; but it was edited since the start, which takes a restart, or the command line says one."""
+
+    def text(workers: int) -> str:
+        told = json.loads(limited(upstream.url, rpm=4))
+        return json.dumps(told | {"server": told["server"] | {"workers": workers}})
+
+    with relaying(tmp_path, text(4 if arguments else 1), *arguments) as relay:
+        reconfigured(relay, text(4))
+        assert [ask(relay).status for _ in range(5)] == [200] * 4 + [429]
 
 
 def test_tokens_a_minute(tmp_path: Path, upstream: RawUpstream) -> None:
