@@ -57,6 +57,8 @@ class Reporter:
 
     def note_failure(self, *failure: object, **more: object) -> None: ...
 
+    def note_budgets_changed(self) -> None: ...
+
 
 def key(secret: str, expires_in_s: float = SOON_S) -> Key:
     return Key("adc", secret, "", expires_at_s=time.time() + expires_in_s if expires_in_s != NEVER_S else NEVER_S)

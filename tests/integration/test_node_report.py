@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ccr_data.core.batches import Limits
+from ccr_data.core.budget import Lease
 from ccr_data.core.node import NodeIdentity, NodeStatus
 from ccr_data.core.records import RateLimitSighting, Reason, Record
 from ccr_data.shell import report
@@ -18,6 +19,7 @@ from ccr_data.shell.control_link import ControlAddress, LinkPolicy
 from ccr_data.shell.logs import logging_to
 from ccr_data.shell.node_dir import NodeDir
 from ccr_data.shell.report import Reporter
+from ccr_rpc.v1 import usage_pb2
 from support.control import until
 from support.fake_control import Batches, FakeControl, controlling
 from support.node_values import NODE, record
@@ -142,6 +144,19 @@ async def test_what_is_open_is_told_when_it_changes(
         for expected in ((), (("anthropic", 2), ("zai", 1)), (("anthropic", 1),), ()):
             now_open = expected
             await until(lambda: _open_told(control) == expected, f"{expected} is told")  # noqa: B023 - waited for here
+
+
+async def test_a_lease_is_acknowledged_at_once(
+    new_node: Callable[..., Node], socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a node gives up is free for others only then."""
+    monkeypatch.setattr("ccr_data.shell.report.STATUS_EVERY_S", 3600.0)
+    taken: list[Lease] = []
+    async with controlling(socket) as control:
+        control.leases = [usage_pb2.Lease(provider="p", scope="a", serial=7)]
+        new_node("j1", take_lease=taken.append)
+        await until(lambda: len([one for one in control.batches.counted if one.HasField("status")]) == 2, "it says so")
+        assert [lease.serial for lease in taken] == [7]
 
 
 def _open_told(control: FakeControl) -> tuple[tuple[str, int], ...] | None:

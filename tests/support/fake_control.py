@@ -71,6 +71,7 @@ class FakeControl:
         self.watches: asyncio.Queue[WatchStream] = asyncio.Queue()
         self.usage_hellos: list[usage_pb2.ReporterHello] = []
         self.acknowledges = True  # False: hangs on usage, as if stopped
+        self.leases: list[usage_pb2.Lease] = []  # to come with the next acknowledgement
         self.metadata: list[dict[str, str]] = []
         self._server: grpc.aio.Server | None = None
 
@@ -128,7 +129,8 @@ class FakeControl:
             if not self.acknowledges:
                 await asyncio.Event().wait()  # until the stream ends
             number = await self._take(request.batch, context)
-            response = usage_pb2.ReportUsageResponse(journal=request.batch.journal, acknowledged=number)
+            leases, self.leases = self.leases, []
+            response = usage_pb2.ReportUsageResponse(journal=request.batch.journal, acknowledged=number, leases=leases)
             await context.write(response.SerializeToString())
 
     async def _take(self, batch: usage_pb2.UsageBatch, context: Context) -> int:

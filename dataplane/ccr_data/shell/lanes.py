@@ -74,6 +74,7 @@ class OwnLane:
         self._status, self._open = status, now_open
         self._status_sent_s = float("-inf")
         self._open_told: tuple[tuple[str, int], ...] = ()
+        self._has_budgets_news = False
 
     @property
     def sent_as(self) -> str:
@@ -95,6 +96,7 @@ class OwnLane:
         if self.is_status_due(STATUS_SPACING_S):
             status = self._status()
             self._status_sent_s, self._open_told = time.monotonic(), status.open_by_provider
+            self._has_budgets_news = False
             if self._budgets is not None:
                 status = replace(status, budgets=tuple(await in_slices(self._budgets())))
             told = status, self._spool.size_bytes, resident_bytes()
@@ -106,15 +108,19 @@ class OwnLane:
         """A new stream began: who hears it may know nothing of the node."""
         self._status_sent_s = float("-inf")
 
+    def note_budgets_changed(self) -> None:
+        """Leases or limits are others: what the nodes together may spend, and who gets more, waits for hearing that."""
+        self._has_budgets_news = True
+
     def is_status_due(self, every_s: float) -> bool:
         """Whether it was told longer ago than this how the node is, and this process is to tell it."""
         return self._has_place() and time.monotonic() - self._status_sent_s >= every_s
 
     def is_status_news(self, every_s: float) -> bool:
-        """Whether it is worth a batch of its own: it is long ago, or what is open has changed since and it may be told again."""
+        """Whether it is worth a batch of its own: it is long ago, or what is open, or budgets, changed since and may be told again."""
         if not self.is_status_due(STATUS_SPACING_S):
             return False
-        return self.is_status_due(every_s) or self._open() != self._open_told
+        return self.is_status_due(every_s) or self._has_budgets_news or self._open() != self._open_told
 
     async def ack(self, number: int) -> bool:
         """The control plane has all up to this number; this lane ends with the process."""

@@ -83,6 +83,10 @@ class Reporting(Protocol):
         """An attempt failed; its request may go on elsewhere."""
         ...
 
+    def note_budgets_changed(self) -> None:
+        """Limits are others."""
+        ...
+
 
 class Relay:
     """The node's state between requests."""
@@ -458,6 +462,7 @@ class Relay:
             self._heeded = current
         if current is not None and self.budgeting.follow(current):  # limits hold, and are told of, before anybody asks
             self.waiting.wake()
+            self.reporter.note_budgets_changed()
         for exchange in tuple(self.exchanges):
             exchange.sweep(now_s)
         self.pool.sweep(now_s)

@@ -76,7 +76,12 @@ class Reporter:
         self._journal = Journal(journal, UsageEncoder(), limits)
         self._spool = Spool(directory, journal, max_spool_bytes)
         self._own_lane = OwnLane(self._journal, self._spool, status, now_open, budgets, has_place)
-        self._delivery = Delivery(node, [self._own_lane], policy, take_lease, self.tell_status)
+
+        def lease_came(lease: Lease) -> None:
+            take_lease(lease)
+            self.note_budgets_changed()
+
+        self._delivery = Delivery(node, [self._own_lane], policy, lease_came, self.tell_status)
         self._sealed = asyncio.Event()  # there is a new batch
         self._disk = asyncio.Lock()
         self._is_disk_broken = False
@@ -178,6 +183,10 @@ class Reporter:
         """Tell how the node is: the control plane may be a new one, and leases depend on what it hears."""
         self._own_lane.tell_status_again()
         self._urgent.set()
+
+    def note_budgets_changed(self) -> None:
+        """Leases or limits are others: to be told within a second, also if nothing else is."""
+        self._own_lane.note_budgets_changed()
 
     def _seal(self) -> None:
         is_status_due = self._delivery.is_talking and self._own_lane.is_status_news(STATUS_EVERY_S)

@@ -55,6 +55,9 @@ class Ends:
     def note_failure(self, *_: object) -> None:
         pass
 
+    def note_budgets_changed(self) -> None:
+        pass
+
 
 def begun(version: bytes = b"1.1") -> tuple[Ends, Exchange]:
     """A request for a stream, sent to the first of two providers at the time 0."""
