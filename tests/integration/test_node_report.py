@@ -328,6 +328,18 @@ async def test_a_node_that_ends_in_order_delivers_or_spools_the_rest(
         await counted(again, "delivered", "spooled")
 
 
+async def test_a_node_that_ends_in_order_says_so(new_node: Callable[..., Node], socket: Path) -> None:
+    """Its leases need not be kept for it as long as if it were cut off. Also if it has nothing else to say, or no place any more."""
+    has_place = True
+    async with controlling(socket) as control:
+        node = new_node("j1", has_place=lambda: has_place)
+        await until(lambda: control.batches.counted, "it reports")
+        assert not any(batch.is_last for batch in control.batches.counted)
+        has_place = False
+        await node.end()
+        assert control.batches.counted[-1].is_last
+
+
 async def test_a_node_ends_soon_although_the_control_plane_hangs(new_node: Callable[..., Node], socket: Path) -> None:
     async with controlling(socket) as control:
         control.acknowledges = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ccr_control.core.leases import (
     FORGET_AFTER_S,
     LEARN_S,
+    LINGER_S,
     NOTHING,
     Amounts,
     BudgetName,
@@ -274,3 +275,22 @@ def test_what_is_limited_no_more_is_not_shown() -> None:
     assert leases.claims(NAME, 12.0)["n"].requests == 60
     leases.reported("n", "i", {NAME: use(40, 40, 30, 9, lease.serial)}, 13.0)
     assert [(held.limits.requests, held.used.requests) for held in leases.held(13.0)] == [(40, 30)]
+
+
+def test_what_a_node_had_that_ended_in_order_is_the_others_after_a_minute() -> None:
+    """The other one is not refused for as long as if it had been cut off; one that starts anew in time goes on with its part."""
+    leases = Leases(0.0, expected_nodes=2)
+    leases.reported("a", "i", {NAME: use(60, 30, 3, 9, 0)}, 10.0)
+    leases.reported("b", "j", {NAME: use(60, 30, 3, 9, 0)}, 10.0)
+    leases.ended("b", "another", 11.0)
+    leases.ended("b", "j", 11.0)
+
+    def part_of_a(now_s: float) -> int:
+        leases.reported("a", "i", {NAME: use(60, 30, 3, 9, 0)}, now_s)
+        return leases.claims(NAME, now_s)["a"].requests
+
+    assert part_of_a(11.0 + LINGER_S - 1.0) == 30
+    assert part_of_a(11.0 + LINGER_S) == 60
+    leases.reported("b", "k", {NAME: use(60, 30, 0, 0, 0)}, 73.0)
+    leases.ended("b", "j", 73.5)
+    assert "b" in leases.claims(NAME, 73.0 + 2 * LINGER_S), "what the one before says is nothing new"

@@ -9,9 +9,9 @@ spend in any minute stays within the limit, whatever messages are lost or late:
 
 - a share that shrinks is free for others only when the node says that it has the smaller one, and that what it used is down to it;
 - a node that falls silent keeps its claim until `FORGET_AFTER_S` after its last report, also if its stream has ended: it may be
-  working on. It keeps its last lease for as long as it is cut off. One that comes back under a new instance has lost its leases but
-  those that it tells of; what its predecessor used and it does not know of counts for a minute more. A predecessor that still
-  finishes has handed over to it: what that says changes nothing any more.
+  working on. It keeps its last lease for as long as it is cut off. One that said that it ends keeps its claim for `LINGER_S`. One that
+  comes back under a new instance has lost its leases but those that it tells of; what its predecessor used and it does not know of
+  counts for a minute more. A predecessor that still finishes has handed over to it: what that says changes nothing any more.
 - A control plane that has just started knows no leases: for `LEARN_S` it only listens, and nodes tell what they hold. Until all nodes
   that its snapshots name have spoken, at most for `FORGET_AFTER_S`, no part grows that an earlier control plane may have given to one
   that is silent.
@@ -217,6 +217,16 @@ class Leases:
         if now_s < self._listens_until_s:
             return []
         return [lease for name in self._holders if (lease := self._grant(name, node, now_s)) is not None]
+
+    def ended(self, node: str, instance: str, now_s: float) -> None:
+        """A node has ended in order. One that starts anew within a minute goes on with its leases; after that they are nobody's."""
+        if self._nodes.get(node, ("", 0.0))[0] != instance:
+            return
+        heard_s = now_s + LINGER_S - FORGET_AFTER_S
+        self._nodes[node] = (instance, heard_s)
+        for holders in self._holders.values():
+            if node in holders:
+                holders[node].heard_s = heard_s
 
     def _expect_others(self, name: BudgetName, now_s: float) -> None:
         """Nodes that never spoke of a budget may begin to use it at any time."""

@@ -66,7 +66,9 @@ class Leasing:
 
     def answer(self, node_id: str, instance_id: str, batch: usage_pb2.UsageBatch) -> list[usage_pb2.Lease]:
         """The leases that the node of a batch is to get."""
-        if not batch.HasField("status"):  # of a spool, or between two that say how the node is
+        if batch.is_last:
+            self._leases.ended(node_id, instance_id, self._monotonic())
+        if batch.is_last or not batch.HasField("status"):  # of a spool, or between two that say how the node is
             return []
         uses = {BudgetName(one.provider, one.scope, one.model_class): _use(one) for one in batch.budgets}
         return [_message(lease) for lease in self._leases.reported(node_id, instance_id, uses, self._monotonic())]

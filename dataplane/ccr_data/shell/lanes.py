@@ -14,7 +14,7 @@ from ccr_data.core.budget import BudgetUse
 from ccr_data.core.node import NodeStatus
 from ccr_data.shell.slices import in_slices
 from ccr_data.shell.spool import Orphan, Spool
-from ccr_data.shell.usage_wire import batch_request, journal_suffix, status_suffix
+from ccr_data.shell.usage_wire import batch_request, journal_suffix, last_suffix, status_suffix
 
 STATUS_SPACING_S = 1.0
 FEW_BUDGETS = 64  # what is said of them is written within a millisecond; more than that is no matter for the loop
@@ -75,6 +75,7 @@ class OwnLane:
         self._status_sent_s = float("-inf")
         self._open_told: tuple[tuple[str, int], ...] = ()
         self._has_budgets_news = False
+        self.is_ending = False  # what is sent from now on says that this process ends
 
     @property
     def sent_as(self) -> str:
@@ -102,7 +103,7 @@ class OwnLane:
             told = status, self._spool.size_bytes, resident_bytes()
             is_long = len(status.budgets) > FEW_BUDGETS
             suffix += await asyncio.to_thread(status_suffix, *told) if is_long else status_suffix(*told)
-        return number, batch_request(batch.payload, suffix)
+        return number, batch_request(batch.payload, suffix + last_suffix() if self.is_ending else suffix)
 
     def tell_status_again(self) -> None:
         """A new stream began: who hears it may know nothing of the node."""

@@ -124,6 +124,9 @@ class Reporter:
     async def flush(self, timeout_s: float = 1.0) -> None:
         """Bring home what was noted: to the control plane if it takes it in time, else to the disk."""
         await self._take_in()
+        self._own_lane.is_ending = True
+        self._journal.seal(time.monotonic(), even_if_empty=self._delivery.is_talking)
+        self._delivery.has_news()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._until_acknowledged()

@@ -125,6 +125,11 @@ def journal_suffix(journal: str) -> bytes:
     return usage_pb2.UsageBatch(journal=journal).SerializeToString()
 
 
+def last_suffix() -> bytes:
+    """Appended to a batch, it says that the process ends."""
+    return usage_pb2.UsageBatch(is_last=True).SerializeToString()
+
+
 def hello_request(node: NodeIdentity) -> bytes:
     """The first request of a usage stream."""
     hello = usage_pb2.ReporterHello(node_id=node.node_id, instance_id=node.instance_id)
