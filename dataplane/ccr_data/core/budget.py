@@ -480,6 +480,13 @@ class Budget:
         ]
         return max(waits)
 
+    def room_with_all_in_s(self, size_bytes: int, now_s: float) -> float:
+        """The same if all of the scope's limits were this node's, as far as it knows what is used of them."""
+        whole = self.copied()
+        whole.lease, whole.shared_by = None, 1
+        whole.limit_again()
+        return whole.room_in_s(size_bytes, now_s)
+
     def sure_wait_s(self, now_s: float) -> float:
         """Seconds for which there is no room whatever open requests turn out to take; a node's part may grow meanwhile."""
         self._advance(int(now_s * SLOTS_PER_S))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 
 from ccr_data.core.amounts import Allowance
 from ccr_data.core.budget import Budget, Lease, Reservation
 from ccr_data.core.limit_headers import limits_told, rest_asked
 from ccr_data.core.limits import Limits, model_class
-from ccr_data.core.planner import NEW_LEASE_S, no_room, told_for_pool
+from ccr_data.core.planner import NEW_LEASE_S, no_room, retry_after_s, told_for_pool
 from ccr_data.core.records import Tokens
 from hypothesis import given
 from hypothesis import strategies as st
@@ -254,6 +255,25 @@ def test_a_node_of_small_part_says_to_come_again_soon() -> None:
         while budget.try_reserve(1, 0.0) is not None:
             pass
         assert no_room([budget], 1, 0.0, 1000.0).retry_after_s == wait_s
+
+
+@given(used=st.integers(5, 40), limit=st.integers(1, 40), at_s=st.floats(0, 59))
+def test_a_larger_part_is_not_waited_for_where_it_would_not_help(used: int, limit: int, at_s: float) -> None:
+    """A limit was lowered, or set anew while much was used: the node itself has used more than all of it."""
+    budget = Budget(SCOPE, "", Allowance(requests=100))
+    for n in range(used):
+        part = budget.try_reserve(10, 100.0 + n)
+        assert part is not None
+        part.settle(Tokens(), 100.0 + n)
+    budget.configured = Allowance(requests=limit)
+    budget.lease = Lease(SCOPE, "", Allowance(min(4, limit - 1)), 1, Allowance(requests=limit))
+    budget.limit_again()
+    alone = Budget(SCOPE, "", Allowance(requests=limit))
+    alone.count(budget.slots(100.0 + used), 100.0 + used)
+    now_s = 100.0 + used + at_s
+    told_s = retry_after_s([budget], 10, now_s)
+    if budget.room_in_s(10, now_s) > NEW_LEASE_S:
+        assert told_s == max(NEW_LEASE_S, math.ceil(alone.room_in_s(10, now_s)))
 
 
 def test_a_providers_429_is_changed_only_where_the_pool_knows_better() -> None:
