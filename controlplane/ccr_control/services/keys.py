@@ -165,7 +165,9 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
                 raise NotPossible("FOUND_AT_RUN_TIME", f"the credential of {request.label} is found, not written down")
             configured = self._configured(request.provider, request.label)
             said = configured.key if configured is not None else None
-            altered = overlay.with_changed(resource, {"secret": None if secret == said else secret}, who, at_s)
+            altered = _awake(overlay, resource, configured).with_changed(
+                resource, {"secret": None if secret == said else secret}, who, at_s
+            )
             after = key_view(self._key(request.provider, request.label, altered))
             return self._altered(altered, who, "key.rotate", resource, before, after)
 
@@ -193,7 +195,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
                 wanted = share_wanted(weight, priority, said.weight, said.priority)
             if state is not None:
                 wanted["state"] = None if said is not None and state == said.state else state
-            altered = overlay.with_changed(resource, wanted, who, at_s)
+            altered = _awake(overlay, resource, said).with_changed(resource, wanted, who, at_s)
             after = key_view(self._key(request.provider, request.label, altered))
             return self._altered(altered, who, "key.update", resource, before, after)
 
@@ -352,6 +354,12 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
                 if held.standing.is_found and held.standing.expires_s != inf:
                     message.expires_at.CopyFrom(timestamp(held.standing.expires_s))
         return message
+
+
+def _awake(overlay: Overlay, resource: str, configured: KeyConfig | None) -> Overlay:
+    """The overlay without an added key that rests because the configuration has its label: a change is about the key in force."""
+    is_resting = configured is not None and overlay.said(resource, ADDED) is not None
+    return overlay.without(resource) if is_resting else overlay
 
 
 def no_such_key(provider: str, label: str) -> NoSuchThing:
