@@ -13,6 +13,7 @@ gc.disable()  # imports make a hundred thousand objects that stay: looking throu
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -29,7 +30,7 @@ from ccr_control.core.schema import Config
 from ccr_control.core.supervision import EXIT_BAD_CONFIG, EXIT_CANNOT_LISTEN, EXIT_USAGE
 from ccr_control.shell import instance, paths, source
 from ccr_control.shell.children import Program
-from ccr_control.shell.config_file import ConfigFile
+from ccr_control.shell.config_file import STARTED_WITH, ConfigFile, bound_by_supervisor
 from ccr_control.shell.listening import listen, reachable_at, shown
 from ccr_control.shell.log import Log, LogFormat, logging_to
 from ccr_control.shell.probe import is_ready
@@ -153,7 +154,8 @@ def programs(plan: Plan, env: Mapping[str, str]) -> Programs:
     worker_env = {**ALLOCATOR, **quiet_env}
     shared = ("--state-dir", str(plan.state.path), "--log-format", plan.log_format)
     controlling = ("--config", str(plan.source.file), "--workers", str(plan.workers))
-    control = Program("ccr-control", (*plan.commands.control, *controlling, *shared), quiet_env)
+    control_env = {**quiet_env, STARTED_WITH: json.dumps(bound_by_supervisor(plan.config))}
+    control = Program("ccr-control", (*plan.commands.control, *controlling, *shared), control_env)
     relay = plan.relay.fileno()
     serving = (
         *("--listen-fd", str(relay), "--control", plan.state.address),

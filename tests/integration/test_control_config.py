@@ -194,6 +194,26 @@ async def test_what_is_bound_at_the_start_waits_for_a_restart_and_says_so(scene:
     assert not (await scene.config()).restart_needed
 
 
+@pytest.mark.parametrize(
+    ("moved", "name"),
+    [
+        ("control: {listen: '127.0.0.1:0', web_listen: '127.0.0.1:9999'}", "control.web_listen"),
+        ("control: {listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:9999'}", "control.metrics_listen"),
+        ("control: {listen: '127.0.0.1:0'}\nserver: {drain_timeout: 3s}", "server.drain_timeout"),
+    ],
+)
+async def test_whatever_only_a_start_binds_is_named(scene: Scene, moved: str, name: str) -> None:
+    """Whoever moves the web page and reads that all is well looks for it in vain."""
+    before = (await scene.config()).loaded_at
+    text = labelled("whatever").replace('control: {listen: "127.0.0.1:0"}', moved)
+    assert moved in text
+    scene.save(text)
+    await scene.reload()
+    config = await scene.config()
+    assert config.loaded_at != before
+    assert list(config.restart_needed) == [name]
+
+
 async def test_the_configuration_is_shown_without_secrets(scene: Scene) -> None:
     config = await scene.config()
     assert "not-a-real-key" not in str(config)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.ccr import ccr
-from support.serving import REAL_SERVE, RELAY_KEY, SECRET, Relay, environment, served, until
+from support.serving import CONFIG, REAL_SERVE, RELAY_KEY, SECRET, Relay, environment, served, until
 
 DEMO = ("--demo", "--listen", "127.0.0.1:0")
 
@@ -141,3 +141,20 @@ def test_a_reload_takes_effect_and_a_bad_one_does_not(tmp_path: Path) -> None:
         assert relay.wait_end() == 0
         for secret in (SECRET, RELAY_KEY, "a-wrong-key"):
             assert secret not in relay.output
+
+
+def test_what_waits_for_a_restart_is_named_after_the_control_plane_was_restarted(tmp_path: Path) -> None:
+    """An upgrade kills the control plane; the next one has to know what `ccr serve` and the workers were started with."""
+    with served(tmp_path, CONFIG, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        wait_well(relay)
+        (tmp_path / "ccr.yaml").write_text(CONFIG.replace("20s", "25s"))
+        until(lambda: status(relay)["config"]["restart_needed"] == ["server.drain_timeout"], "it is named")
+        first = relay.pids("ccr-control")[0]
+        os.kill(first, signal.SIGKILL)
+        until(
+            lambda: relay.pids("ccr-control")[-1] != first and status(relay)["exit_code"] != 3, "the next control plane"
+        )
+        assert status(relay)["config"]["restart_needed"] == ["server.drain_timeout"]
+        (tmp_path / "ccr.yaml").write_text(CONFIG)
+        until(lambda: status(relay)["config"]["restart_needed"] == [], "put back: nothing waits any more")

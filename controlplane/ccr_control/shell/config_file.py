@@ -7,6 +7,7 @@ distinct mistake, until the file is good again.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +20,14 @@ from ccr_control.core.compile import check, compile_snapshot, config_hash
 from ccr_control.core.config import Config, load
 from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
 from ccr_control.core.overlay import Overlay, applied
+from ccr_control.core.quantities import format_duration
 from ccr_control.shell.log import Log
 from ccr_control.shell.publisher import Publisher
 
 MAX_CONFIG_BYTES = 16 << 20
+
+STARTED_WITH = "CCR_STARTED_WITH"
+"""Holds what `bound_by_supervisor` gave at the start of `ccr serve`, for a control plane that may start much later."""
 
 ConfigFormat = Literal["yaml", "toml"]
 
@@ -129,7 +134,8 @@ class ConfigFile:
 
     def restart_needed_with(self, revision: Revision) -> list[str]:
         """The same if a revision were in force."""
-        return [name for name, value in _bound(revision.config).items() if value != _bound(self._first.config)[name]]
+        started_with = _bound(self._first.config) | _started_with(self._env)
+        return [name for name, value in _bound(revision.config).items() if value != started_with[name]]
 
     def take(self, text: str, revision: Revision, in_force: Revision) -> bool:
         """Put a revision in force that has been written to the file. Returns whether anything about it is different."""
@@ -225,12 +231,33 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _bound(config: Config) -> dict[str, object]:
-    """The settings that are bound when processes start, by path."""
+def bound_by_supervisor(config: Config) -> dict[str, str]:
+    """The settings that `ccr serve` binds, and hands to every worker that it starts, by path."""
+    server = config.server
     return {
-        "server.listen": config.server.listen,
-        "server.workers": config.server.workers,
-        "server.log_format": config.server.log_format,
-        "control.listen": config.control.listen,
-        "control.tls": config.control.tls,
+        "server.listen": str(server.listen),
+        "server.workers": str(server.workers),
+        "server.log_format": server.log_format,
+        "server.drain_timeout": format_duration(server.drain_timeout),
     }
+
+
+def _bound(config: Config) -> dict[str, object]:
+    """All settings that are bound when processes start, by path."""
+    control = config.control
+    return {
+        **bound_by_supervisor(config),
+        "control.listen": control.listen,
+        "control.tls": control.tls,
+        "control.web_listen": control.web_listen,
+        "control.metrics_listen": control.metrics_listen,
+    }
+
+
+def _started_with(env: Mapping[str, str]) -> dict[str, object]:
+    """What the supervisor says that it has bound; nothing if there is none, or one that does not say it."""
+    try:
+        said = json.loads(env.get(STARTED_WITH, "{}"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
