@@ -28,6 +28,7 @@ from ccr_control.core.config import Format, Loaded, as_text, load
 from ccr_control.core.errors import ConfigInvalid, Problem
 from ccr_control.core.importing import NotRecognised, Source, imported
 from ccr_control.core.withheld import without_secrets
+from ccr_control.shell.paths import reading_in
 
 OK, PROBLEMS, USAGE = 0, 1, 2
 
@@ -155,7 +156,7 @@ def _loaded(options: argparse.Namespace) -> Loaded:
         file=file,
         fmt=fmt,
         env=os.environ,
-        read_file=lambda name: (folder / name).read_text(encoding="utf-8"),
+        read_file=reading_in(folder),
     )
 
 

@@ -298,7 +298,7 @@ def _services(
     services.add(
         "ccr.rpc.v1.RouteService",
         routes_pb2_grpc.add_RouteServiceServicer_to_server,
-        RouteServicer(recent, questions, (keeper.overlay, spending.overlay_unpublished), env, now),
+        RouteServicer(recent, questions, (keeper.overlay, spending.overlay_unpublished), env, now, file.path.parent),
     )
     services.add(
         "ccr.rpc.v1.ConfigService",

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from ccr_control.shell.watcher import LOOK_ANYWAY_MS
-from ccr_rpc.v1 import config_pb2, config_pb2_grpc
+from ccr_rpc.v1 import config_pb2, config_pb2_grpc, routes_pb2, routes_pb2_grpc
 from support.control import CONFIG, Control, running_control, until
 from support.fake_node import FakeNode
 
@@ -212,6 +212,26 @@ async def test_whatever_only_a_start_binds_is_named(scene: Scene, moved: str, na
     config = await scene.config()
     assert config.loaded_at != before
     assert list(config.restart_needed) == [name]
+
+
+async def test_certificates_are_found_beside_the_file_by_everything_that_reads_it(tmp_path: Path) -> None:
+    """A service starts in `/`, wherever its configuration is, and `ccr config validate` looks beside the file."""
+    text = labelled("beside").replace("type: anthropic", "type: anthropic\n    ca_file: corp.pem")
+    control = Control(tmp_path, text)
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    control.config_path.with_name("corp.pem").write_text(pem)
+    async with running_control(tmp_path, text) as started, started.channel() as channel:
+        stub = config_pb2_grpc.ConfigServiceStub(channel)
+        assert not (await stub.ValidateConfig(config_pb2.ValidateConfigRequest(text=text))).problems
+        assert not (await stub.DiffConfig(config_pb2.DiffConfigRequest(text=text))).problems
+        assert not (await stub.ReloadConfig(config_pb2.ReloadConfigRequest())).problems
+        ask = routes_pb2.ExplainRouteRequest(config=text.encode())
+        ask.request.model = "claude-haiku-4-5"
+        async with FakeNode(channel).watching() as node:
+            assert pem in {provider.ca_pem for provider in (await node.got()).providers}
+            with pytest.raises(grpc.aio.AioRpcError) as asked:  # this node answers no questions: the text was good
+                await routes_pb2_grpc.RouteServiceStub(channel).ExplainRoute(ask)
+            assert asked.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_the_configuration_is_shown_without_secrets(scene: Scene) -> None:

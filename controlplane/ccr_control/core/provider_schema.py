@@ -215,7 +215,7 @@ class ProviderConfig(Section):
     allow_private: Flag = False
     """Allow a private or loopback address, and plain http."""
     ca_file: CaFile | None = None
-    """PEM certificates to trust for it instead of the system's."""
+    """PEM certificates to trust for it instead of the system's; relative to the configuration's file."""
     auth_style: AuthStyle | None = None
     """How a key is attached. Absent: as the type or preset knows. `azure` and `sigv4` are for clouds only."""
     region: Region | None = None

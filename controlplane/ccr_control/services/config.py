@@ -99,7 +99,13 @@ class ConfigServicer(config_pb2_grpc.ConfigServiceServicer):
         fmt = _format(request.format)
         try:
             revision = await asyncio.to_thread(
-                revise, request.text, file=TEXT, fmt=fmt, env=self._env, now_s=self._now()
+                revise,
+                request.text,
+                file=TEXT,
+                fmt=fmt,
+                env=self._env,
+                now_s=self._now(),
+                folder=self._config_file.path.parent,
             )
             warnings = revision.warnings
         except (ConfigInvalid, SnapshotInvalid) as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import grpc
@@ -40,9 +40,14 @@ class RouteServicer(routes_pb2_grpc.RouteServiceServicer):
         overlays: Sequence[Callable[[snapshot_pb2.Snapshot], None]],
         env: Mapping[str, str],
         now: Callable[[], float],
+        folder: Path,
     ) -> None:
-        """`overlays` write into a snapshot what changes without the configuration: circuits, spent budgets."""
+        """`overlays` write into a snapshot what changes without the configuration: circuits, spent budgets.
+
+        `folder` is the configuration's: what a hypothetical one names is looked for there.
+        """
         self._recent, self._questions, self._overlays, self._env, self._now = recent, questions, overlays, env, now
+        self._folder = folder
 
     async def ExplainRequest(
         self, request: routes_pb2.ExplainRequestRequest, context: Context
@@ -84,7 +89,9 @@ class RouteServicer(routes_pb2_grpc.RouteServiceServicer):
         """What a configuration would be served as, without its secrets. Raises ConfigInvalid or SnapshotInvalid."""
         fmt: ConfigFormat = "toml" if PurePath(name).suffix == ".toml" else "yaml"
         text = as_text(config, file=name)
-        return without_secrets(revise(text, file=name, fmt=fmt, env=self._env, now_s=self._now()).snapshot)
+        return without_secrets(
+            revise(text, file=name, fmt=fmt, env=self._env, now_s=self._now(), folder=self._folder).snapshot
+        )
 
 
 def nonsense(request: snapshot_pb2.HypotheticalRequest) -> str:

@@ -22,6 +22,7 @@ from ccr_control.core.errors import ConfigInvalid, Problem, SnapshotInvalid
 from ccr_control.core.overlay import Overlay, applied
 from ccr_control.core.quantities import format_duration
 from ccr_control.shell.log import Log
+from ccr_control.shell.paths import reading_in
 from ccr_control.shell.publisher import Publisher
 
 MAX_CONFIG_BYTES = 16 << 20
@@ -61,12 +62,12 @@ class Reloaded:
     problems: tuple[Problem, ...] = ()
 
 
-def revise(text: str, *, file: str, fmt: ConfigFormat, env: Mapping[str, str], now_s: float) -> Revision:
-    """Everything that follows from a configuration text. Pure but for the files that it names.
+def revise(text: str, *, file: str, fmt: ConfigFormat, env: Mapping[str, str], now_s: float, folder: Path) -> Revision:
+    """Everything that follows from a configuration text. Pure but for the files that it names, relative to a folder.
 
     Raises ConfigInvalid, or SnapshotInvalid if a valid configuration compiled to something no node would serve.
     """
-    loaded = load(text, file=file, fmt=fmt, env=env, read_file=_read_text)
+    loaded = load(text, file=file, fmt=fmt, env=env, read_file=reading_in(folder))
     snapshot = compile_snapshot(loaded.config, version=1, created_at=datetime.fromtimestamp(now_s, UTC))
     if problems := check(snapshot):
         raise SnapshotInvalid(problems)
@@ -209,12 +210,9 @@ class ConfigFile:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise ConfigInvalid([self._problem(f"not UTF-8 text (byte {error.start}); save it as UTF-8")]) from error
-        return revise(text, file=str(self.path), fmt=self.format, env=self._env, now_s=self._now())
-
-
-def _read_text(path: str) -> str:
-    """A file that the configuration names. Raises OSError or UnicodeDecodeError."""
-    return Path(path).expanduser().read_text()
+        return revise(
+            text, file=str(self.path), fmt=self.format, env=self._env, now_s=self._now(), folder=self.path.parent
+        )
 
 
 def _read(path: Path) -> bytes:

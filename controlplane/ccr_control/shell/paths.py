@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,11 @@ def config_file(named: str | None, env: Mapping[str, str]) -> Path:
         f"no configuration found: neither --config nor $CCR_CONFIG is set, and there is no {places[0]} or {places[3]} "
         "(nor .yml or .toml); `ccr config init` writes one"
     )
+
+
+def reading_in(folder: Path) -> Callable[[str], str]:
+    """Reads a file that a configuration in a folder names. Raises OSError or UnicodeDecodeError."""
+    return lambda name: (folder / Path(name).expanduser()).read_text(encoding="utf-8")
 
 
 def state_dir(named: str | None, env: Mapping[str, str]) -> StateDir:

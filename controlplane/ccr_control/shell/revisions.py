@@ -175,7 +175,9 @@ class Revisions:
         return await self._revised(text, fmt, f"<revision {number}>")
 
     async def _revised(self, text: str, fmt: ConfigFormat, name: str) -> Revision:
-        return await asyncio.to_thread(revise, text, file=name, fmt=fmt, env=self._env, now_s=self._now())
+        return await asyncio.to_thread(
+            revise, text, file=name, fmt=fmt, env=self._env, now_s=self._now(), folder=self._file.path.parent
+        )
 
     async def apply(
         self,
