@@ -50,9 +50,11 @@ def no_room(budgets: Sequence[Budget], size_bytes: int, now_s: float, unix_s: fl
 def retry_after_s(budgets: Sequence[Budget], size_bytes: int, now_s: float) -> int:
     """Whole seconds, from 1, until the first of the budgets has room. A node of small part is to be asked soon again."""
     wait_s = min(budget.room_in_s(size_bytes, now_s) for budget in budgets)
-    if wait_s > NEW_LEASE_S:
-        larger = [budget.room_with_all_in_s(size_bytes, now_s) for budget in budgets if budget.is_part_small]
-        wait_s = min([wait_s, *(max(NEW_LEASE_S, one) for one in larger)])
+    for budget in budgets:
+        if wait_s <= NEW_LEASE_S:
+            break
+        if budget.is_part_small:
+            wait_s = min(wait_s, max(NEW_LEASE_S, budget.room_with_all_in_s(size_bytes, now_s)))
     return max(1, math.ceil(wait_s)) if math.isfinite(wait_s) else NEW_LEASE_S
 
 
