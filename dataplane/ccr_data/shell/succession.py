@@ -66,6 +66,7 @@ class Succession:
         """`worker` names this process, fit for a file name. `room_came` is called when one that finishes let go of something."""
         self._patience_s = patience_s
         self.has_place = False
+        self._is_late = False  # it serves, and the worker before it still has the lock
         self._directory, self._kept, self._limits, self._clients = directory.path, kept, limits, clients
         self._own = directory.path / f"finishing-{worker}.json"
         self._room_came, self._clocks = room_came, clocks if clocks is not None else Clocks()
@@ -81,7 +82,7 @@ class Succession:
     async def take_place(self, stop: asyncio.Event) -> None:
         """Begin with what the worker before has used, once it has handed over; not longer than `stop`."""
         waits_until_s = perf_counter() + self._patience_s
-        while not self._is_free() and not stop.is_set():
+        while not (is_free := self._is_free()) and not stop.is_set():
             if perf_counter() >= waits_until_s:
                 log.warning(
                     "budgets_not_handed_over",
@@ -97,7 +98,7 @@ class Succession:
         for path in matching(self._directory, "finishing-*.json"):
             self._followed[path] = (0, 0)
         self._look()
-        self.has_place = True
+        self.has_place, self._is_late = True, not is_free
 
     def _is_free(self) -> bool:
         """Whether nobody has the place, or this process has. True also where nothing can be locked."""
@@ -115,11 +116,12 @@ class Succession:
         return True
 
     async def run(self) -> None:
-        """Follow those that finish, until they have. Ends by itself."""
-        while self._followed:
+        """Follow those that finish, until they have, and lock what a worker that hung has let go of. Ends by itself."""
+        while self._followed or self._is_late:
             await asyncio.sleep(TELL_EVERY_S)
             if self._hands_over:
                 return
+            self._is_late = self._is_late and not self._is_free()
             if self._look():
                 self._room_came()
 

@@ -119,6 +119,27 @@ async def test_who_hangs_keeps_nobody_from_serving(directory: NodeDir) -> None:
     assert second.serve(9) == 7
 
 
+async def test_who_served_beside_one_that_hung_hands_over_in_order(directory: NodeDir) -> None:
+    """The lock is free when that one is gone: it is not the next one's before all is handed over."""
+    first, second, third = Worker(directory, "a"), Worker(directory, "b", patience_s=0.0), Worker(directory, "c")
+    await first.take()
+    await second.take()
+    serving = asyncio.create_task(second.place.run())
+    going = first.let_go()
+    await asyncio.wait_for(serving, 20)
+    await ended(going)
+    await first.place.finish()
+    taking = asyncio.create_task(third.take())
+    assert second.serve(4) == 4
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    leaving = second.let_go()
+    await asyncio.wait_for(taking, 20)
+    assert third.serve(20) == LIMIT - 4 - second.connections
+    await ended(leaving)
+
+
 async def test_a_damaged_file_is_as_good_as_none(directory: NodeDir) -> None:
     (directory.path / "finishing-x.json").write_bytes(b'{"at_s":1,"budgets":[[')
     worker = Worker(directory, "a")
