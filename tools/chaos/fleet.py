@@ -216,15 +216,17 @@ class Fleet:
             self.signal(name, signal.SIGKILL)
 
     async def replace(self, name: str) -> None:
-        """Start a successor beside a worker, and let that one drain when it serves."""
+        """Start a successor beside a worker, and let that one drain when it says that it is ready, as the supervisor does."""
         serving = self.processes[name]
         fresh = Process(name, serving.command, serving.listening)
         self.start(fresh)
         began_s = time.monotonic()
-        running = fresh.running
+        running, ready = fresh.running, self.state / "nodes" / name / "ready"
         assert running is not None
         await until(
-            lambda: running.poll() is not None or self.is_ready(fresh), f"a new {name} is ready", READY_WITHIN_S
+            lambda: running.poll() is not None or ready.read_text() == str(running.pid),
+            f"a new {name} is ready",
+            READY_WITHIN_S,
         )
         old = Process(name, serving.command, serving.listening, 0, serving.number, serving.running, None, serving.log)
         serving.running, serving.number, serving.log = running, fresh.number, fresh.log
