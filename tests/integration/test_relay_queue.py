@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.ccr import ccr
 from support.client import Answer, RawClient
-from support.relay import AUTH, BODY, STREAM_BODY, client, config, records, relaying
+from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
 from support.upstream import MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer, stream_answer
 
@@ -218,6 +218,26 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path, upstream: RawUpstr
         assert ask(relay, TOOLS).status == 200
 
     assert len(upstream.requests) == served + 1, "who left was never sent"
+
+
+def test_who_waits_goes_on_waiting_when_the_organisation_is_learned(tmp_path: Path, upstream: RawUpstream) -> None:
+    """The first answers name it, and the next snapshot has the limit under another name than the requests that wait know."""
+    body = json_answer(MESSAGE, "200 OK", "anthropic-organization-id: org-1")
+    upstream.answer = lambda _, wire: wire.send(body)
+    one = provider("one", upstream.url, keys=[{"label": "a", "key": "sk-a", "rpm_limit": 2}])
+    with (
+        relaying(tmp_path, config(one, routing={"queue": {"max_wait": "90s", "max_depth": 50}})) as relay,
+        contextlib.ExitStack() as clients,
+    ):
+        crowd = [clients.enter_context(client(relay)) for _ in range(5)]
+        for waiting in crowd:
+            waiting.request("POST", "/v1/messages", BODY, AUTH)
+        until(lambda: relay.events("organisation_learned") and len(relay.events("snapshot_served")) > 1, "it is known")
+        last = RawClient(relay.url)
+        last.request("POST", "/v1/messages", BODY, AUTH)
+        last.sock.close()
+        until(lambda: any(one["outcome"] == "client_left" for one in records(relay)), "it has left")
+        assert len(upstream.requests) == 2, "the others wait"
 
 
 def test_nobody_waits_for_what_will_not_come_in_time(tmp_path: Path, upstream: RawUpstream) -> None:

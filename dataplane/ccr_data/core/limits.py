@@ -76,17 +76,22 @@ class Limits:
     def configure(
         self, limits: Mapping[Scope, Allowance], secrets: Mapping[Scope, frozenset[str]], shared_by: int
     ) -> None:
-        """A snapshot begins to be served. A scope whose keys changed does not rest any longer."""
+        """A snapshot begins to be served. A scope whose keys changed does not rest any longer.
+
+        Requests that began by another one may still wait for an account that is gone: its limits stay as they were.
+        """
         changed = {scope for scope, known in self._secrets.items() if secrets.get(scope) != known}
         before = {*self._secrets, *self._account_of.values()}
+        for scope in changed.union(scope for scope in secrets if scope not in self._secrets):
+            self._account_of.pop(scope, None)  # it is to be learned anew
         self._secrets = dict(secrets)
-        for scope in changed:
-            self._account_of.pop(scope, None)
         self._gone = (self._gone | before).difference(secrets, self._account_of.values())
         self._configured = {scope: limit for scope, limit in limits.items() if any(limit)}
         self._shared_by = max(1, shared_by)
         stated = self._stated()
         for (scope, _), budget in self._budgets.items():
+            if scope in self._gone:
+                continue
             if scope in changed:
                 budget.rest_until_s = 0.0
             configured = stated.get(scope, NO_LIMITS)

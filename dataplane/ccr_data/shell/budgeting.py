@@ -38,11 +38,11 @@ class Budgeting:
             return False
         self._followed = snapshot
         limits, holders, learned = snapshot.accounts
-        for scope, organisation in learned:  # another node may have learned it: what was used here moves there
-            self.limits.note_organisation(scope, organisation, perf_counter())
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
         self.limits.configure(limits, holders, snapshot.relay.sharing_nodes)
+        for scope, organisation in learned:  # what was used here moves there; who waits for the key waits there
+            self.limits.note_organisation(scope, organisation, perf_counter())
         return True
 
     def looked_at(self, snapshot: Snapshot) -> Limits:

@@ -25,7 +25,7 @@ def targets(of: Snapshot) -> list[Target]:
 def room(node: Budgeting, of: Snapshot) -> int:
     """How many requests have room, over both keys."""
     count = 0
-    while node.choose(targets(of), "m", 100, perf_counter())[0] >= 0:
+    while count < 100 and node.choose(targets(of), "m", 100, perf_counter())[0] >= 0:
         count += 1
     return count
 
@@ -63,3 +63,25 @@ def test_a_node_that_learned_it_by_itself_is_told_nothing_new() -> None:
         node.limits.note_organisation(target.scope, "o-1", perf_counter())
     node.follow(known)
     assert room(node, known) == 8
+
+
+def test_who_waits_for_the_key_waits_for_the_organisation() -> None:
+    """Requests keep the snapshot that they began with, which does not say it."""
+    node, unknown, known = Budgeting(), told(1, ""), told(2, "organisation o-1")
+    node.follow(unknown)
+    assert room(node, unknown) == 20
+    node.follow(known)
+    assert room(node, unknown) == 0
+    node.follow(told(3, ""))
+    assert [node.limits.is_known_member(("p", label)) for label in "ab"] == [False, False], (
+        "the control plane knows better"
+    )
+
+
+def test_who_waits_for_an_account_that_is_gone_has_its_limits() -> None:
+    """Its key was taken out of the configuration meanwhile."""
+    node, before = Budgeting(), told(1, "")
+    node.follow(before)
+    assert room(node, before) == 20
+    node.follow(snapshot(provider("p", Key("c", "s-c", "")), version=2))
+    assert room(node, before) == 0
