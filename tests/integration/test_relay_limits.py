@@ -236,6 +236,29 @@ def test_limits_told_by_headers_are_kept(configured: Configured, upstream: RawUp
     assert 1 <= int(answers[3].header("retry-after") or 0) <= 12
 
 
+def test_limits_of_a_model_that_is_always_asked_right_after_another_are_kept(
+    configured: Configured, upstream: RawUpstream
+) -> None:
+    """As a client does that has titles made by a small model. Each class of models has a limit of its own."""
+    left = {b"sonnet": 5, b"haiku": 2}
+
+    def answer(request: Request, wire: Wire) -> None:
+        name = b"haiku" if b"haiku" in request.body else b"sonnet"
+        left[name] -= 1
+        counts = "limit: 5", f"remaining: {left[name]}"
+        wire.send(json_answer(MESSAGE, "200 OK", *(f"anthropic-ratelimit-requests-{count}" for count in counts)))
+
+    upstream.answer = answer
+    relay = configured(config(keyed(upstream.url, {"label": "a", "key": "sk-a"})))
+    with client(relay) as connection:
+        statuses = [
+            connection.ask("POST", "/v1/messages", BODY.replace(b"claude-test", model), AUTH).status
+            for _ in range(3)
+            for model in (b"claude-sonnet-4-5", b"claude-haiku-4-5")
+        ]
+    assert statuses == [200] * 5 + [429]
+
+
 def test_a_scope_serves_again_after_its_rest(configured: Configured, upstream: RawUpstream) -> None:
     """By itself, as soon as the provider said."""
     upstream.answer = lambda request, wire: wire.send(
