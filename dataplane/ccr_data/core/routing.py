@@ -218,7 +218,7 @@ def plan(
     if not able:
         raise _no_target(routed.choices, model, needs)
     able = _closed(able, routed, model, needs, passed_over)
-    ordered, scored = _ordered(routed, able, needs, node, now_s, roll)
+    ordered, scored = _ordered(routed, able, needs, pin, node, now_s, roll)
     targets = _gathered(ordered, needs, pin, node, roll, passed_over)
     if not targets:
         raise NotSupported(_lacking(model, needs))
@@ -382,7 +382,7 @@ def _targets(
     if needs.own_token:
         return [choice.subscription_target] if choice.subscription_target else []
     is_last = not choice.targets
-    targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice, node, roll)
+    targets = _keys_in_order(choice.passed_by if is_last else choice.targets, choice, pin, node, roll)
     for target in () if is_last else choice.passed_by:
         passed_over.append((f"{target.provider.name}/{target.label}", "circuit open"))
     for target in choice.draining:
@@ -396,11 +396,13 @@ def _targets(
     return targets
 
 
-def _keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
+def _keys_in_order(
+    targets: Sequence[Target], choice: Choice, pin: Pin | None, node: NodeState, roll: Roll
+) -> list[Target]:
     if len(targets) <= 1:
         return list(targets)
     if len(targets) > MOST_ORDERED:
-        return _some_keys_in_order(targets, choice, node, roll)
+        return _some_keys_in_order(targets, choice, pin, node, roll)
     keyed = [_KeyedTarget(target) for target in targets]
     provider = choice.provider
     match provider.key_selection:
@@ -409,13 +411,15 @@ def _keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeState, r
         case KeySelection.WEIGHTED:
             ordered = shuffled(keyed, roll)
         case KeySelection.ROUND_ROBIN:
-            ordered = _next_key_first(keyed, provider.name, node.turns)
+            ordered = _next_key_first(keyed, provider.name, pin, node.turns, roll)
         case KeySelection.PRIORITY:
             ordered = keyed
     return [entry.target for entry in by_priority(ordered)]
 
 
-def _some_keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeState, roll: Roll) -> list[Target]:
+def _some_keys_in_order(
+    targets: Sequence[Target], choice: Choice, pin: Pin | None, node: NodeState, roll: Roll
+) -> list[Target]:
     """The same of many keys, which come by priority: of those that come first a stretch is put in order, the others follow.
 
     It begins with a key that is drawn by weight from all of them, so that each gets its share.
@@ -427,8 +431,7 @@ def _some_keys_in_order(targets: Sequence[Target], choice: Choice, node: NodeSta
         case KeySelection.PRIORITY:
             return list(targets)
         case KeySelection.ROUND_ROBIN:
-            turn = node.turns.next_key_of.get(provider.name, 0)
-            node.turns.next_key_of[provider.name] = turn + 1
+            turn = _key_turn(count, provider.name, pin, node.turns, roll)
             return [*rotated(first, turn), *others]
     mixed = rotated(first, _drawn(choice.weights, roll))
     near = [_KeyedTarget(target) for target in mixed[:MOST_ORDERED]]
@@ -461,13 +464,23 @@ def _priority(target: Target) -> int:
     return target.key.priority if target.key else 0
 
 
-def _next_key_first(keyed: list[_KeyedTarget], provider: str, turns: Turns) -> list[_KeyedTarget]:
+def _next_key_first(
+    keyed: list[_KeyedTarget], provider: str, pin: Pin | None, turns: Turns, roll: Roll
+) -> list[_KeyedTarget]:
     """Among the keys that come first, each in turn; the others only follow."""
     lowest = min(entry.priority for entry in keyed)
     first = [entry for entry in keyed if entry.priority == lowest]
+    turn = _key_turn(len(first), provider, pin, turns, roll)
+    return [*rotated(first, turn), *(entry for entry in keyed if entry.priority != lowest)]
+
+
+def _key_turn(count: int, provider: str, pin: Pin | None, turns: Turns, roll: Roll) -> int:
+    """Whose turn it is. Who has a home takes none: what follows that is drawn."""
+    if pin is not None:
+        return int(roll() * count)
     turn = turns.next_key_of.get(provider, 0)
     turns.next_key_of[provider] = turn + 1
-    return [*rotated(first, turn), *(entry for entry in keyed if entry.priority != lowest)]
+    return turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,9 +497,18 @@ class _KeyedTarget:
 
 
 def _ordered(
-    routed: RoutedModel, choices: list[Choice], needs: Needs, node: NodeState, now_s: float, roll: Roll
+    routed: RoutedModel,
+    choices: list[Choice],
+    needs: Needs,
+    pin: Pin | None,
+    node: NodeState,
+    now_s: float,
+    roll: Roll,
 ) -> tuple[list[Choice], Scored | None]:
-    """The choices in order, and what they were ordered by where that is a figure that means something to people."""
+    """The choices in order, and what they were ordered by where that is a figure that means something to people.
+
+    Who has a home takes no turn: else sessions of two requests each would all come to live at the same one of two providers.
+    """
     if len(choices) == 1:
         return choices, None
     route, turns = routed.route, node.turns
@@ -495,6 +517,10 @@ def _ordered(
             return shuffled(choices, roll), None
         case Strategy.FAILOVER:
             return by_priority(choices), None
+        case Strategy.ROUND_ROBIN if pin is not None:
+            return rotated(choices, int(roll() * len(choices))), None
+        case Strategy.WEIGHTED_ROUND_ROBIN if pin is not None:
+            return shuffled(choices, roll), None
         case Strategy.ROUND_ROBIN:
             turn = turns.next_of.get(route.name, 0)
             turns.next_of[route.name] = turn + 1

@@ -13,7 +13,7 @@ from ccr_data.core.patterns import best_fit, fits
 from ccr_data.core.pins import QUIET_PART, Pin, Pins
 from ccr_data.core.records import Reason
 from ccr_data.core.routing import Needs, NodeState, after_failure, plan
-from ccr_data.core.snapshot import Candidate, Key, Provider, Route, Snapshot, Strategy, Target, Traits
+from ccr_data.core.snapshot import Candidate, Key, KeySelection, Provider, Route, Snapshot, Strategy, Target, Traits
 from hypothesis import given
 from hypothesis import strategies as st
 from support import routing
@@ -97,6 +97,23 @@ def test_turns_go_round(count: int, rounds: int) -> None:
     node = Node(snapshot([provider(name) for name in names], Strategy.ROUND_ROBIN))
 
     assert [node.plan()[0].provider.name for _ in range(count * rounds)] == names * rounds
+
+
+@given(st.integers(2, 4), st.integers(0, 5), st.sampled_from([Strategy.ROUND_ROBIN, Strategy.WEIGHTED_ROUND_ROBIN]))
+def test_sessions_take_turns_and_their_later_requests_none(count: int, later: int, strategy: Strategy) -> None:
+    """However many requests a session has: as many come to live at each provider, and with each key."""
+    own_keys = replace(provider("p0", keys=count), key_selection=KeySelection.ROUND_ROBIN)
+    for of, name in (
+        (snapshot([provider(f"p{n}") for n in range(count)], strategy), lambda target: target.provider.name),
+        (snapshot([own_keys], strategy), lambda target: target.label),
+    ):
+        node, homes = Node(of), Counter[str]()
+        for _ in range(2 * count):
+            home = node.plan()[0]
+            homes[name(home)] += 1
+            for _ in range(later):
+                assert node.plan(pin=Pin(home.provider.name, home.label, 1e9))[0] == home
+        assert set(homes.values()) == {2}
 
 
 def test_failover_keeps_to_the_first_while_it_works() -> None:
