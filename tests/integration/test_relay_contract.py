@@ -383,6 +383,38 @@ def test_a_subscription_token_goes_unchanged_to_its_own_origin_and_nowhere_else(
 
 
 @pytest.mark.clause("credentials.subscription")
+def test_the_limit_of_one_subscription_is_nothing_to_another(subscription_relay: Relay, claude: RawUpstream) -> None:
+    """The next to ask has a limit of its own: nothing rests, and a tool loop does not wait at its home."""
+    first, second = (f"authorization: Bearer sk-ant-oat01-{name}" for name in ("first", "second"))
+
+    def answer(request: Request, wire: Wire) -> None:
+        is_limited = request.header("authorization") == first.partition(": ")[2]
+        wire.send(
+            error_answer("429 Too Many", "rate_limit_error", "retry-after: 2") if is_limited else json_answer(MESSAGE)
+        )
+
+    claude.answer = answer
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "x", "input": {}}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "ok"}]}
+    fields = json.loads(BODY)
+    loop = json.dumps({**fields, "messages": [*fields["messages"], call, result]}).encode()
+    session = "x-claude-code-session-id: 0a0a0a0a-0000-0000-0000-00000000000d"
+    with client(subscription_relay) as connection:
+        assert connection.ask("POST", "/v1/messages", BODY, second, session).status == 200
+        assert connection.ask("POST", "/v1/messages", BODY, first).status == 429
+        answered = connection.ask("POST", "/v1/messages", loop, second, session)
+    request_id = answered.header("x-cc-relay-request-id")
+
+    def found() -> list[dict[str, object]]:
+        return [one for one in records(subscription_relay) if one["request_id"] == request_id]
+
+    until(found, "the record")
+    assert answered.status == 200
+    assert "queued_ms" not in found()[0]
+    assert all("cooling down" not in why for why in found()[0].get("passed_over", []))  # type: ignore[attr-defined]
+
+
+@pytest.mark.clause("credentials.subscription")
 def test_a_subscription_token_is_kept_nowhere(subscription_relay: Relay) -> None:
     line = f"authorization: Bearer {CANARY}"
     with client(subscription_relay) as connection:

@@ -37,7 +37,7 @@ from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_f
 from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimitSighting, Reason, Record
 from ccr_data.core.refusals import Refusals
 from ccr_data.core.routing import COOLING, Needs, NodeState, Plan, measured, plan
-from ccr_data.core.snapshot import Snapshot, Strategy, Target
+from ccr_data.core.snapshot import AuthStyle, Snapshot, Strategy, Target
 from ccr_data.core.strangers import PER_MINUTE, Strangers, network_of
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
@@ -356,6 +356,8 @@ class Relay:
         self.reporter.note_failure(failed.provider.name, reason, failed.label, failed.scope[1])
         if reason is Reason.RATE_LIMITED and endpoint is not MESSAGES:
             return  # counting, batches and files have limits of their own: no reason for a session to leave its home
+        if reason is Reason.RATE_LIMITED and failed.key is None and failed.provider.auth_style is not AuthStyle.NONE:
+            return  # a client's own token: others have other limits
         if reason is Reason.KEY_REFUSED:
             cooldown_s = KEY_REFUSED_COOLDOWN_S
         elif reason is Reason.RATE_LIMITED and head is not None:
