@@ -10,7 +10,17 @@ import pytest
 from support.client import Answer as ClientAnswer
 from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
-from support.upstream import EVENTS, MESSAGE, RawUpstream, Request, Wire, error_answer, json_answer, stream_answer
+from support.upstream import (
+    EVENTS,
+    MESSAGE,
+    RawUpstream,
+    Request,
+    Wire,
+    error_answer,
+    event,
+    json_answer,
+    stream_answer,
+)
 
 WHOLE = b"".join(EVENTS)
 PING = EVENTS[2]
@@ -246,3 +256,37 @@ def test_who_takes_over_has_a_time_of_its_own(
     else:
         assert attempts == [("a", "hedged"), ("b", "total_timeout")]
         assert b"the stream of provider b did not finish in time" in answer.body.rpartition(b"event: error")[2]
+
+
+@pytest.mark.parametrize("is_in_stream", [False, True], ids=["head", "event"])
+def test_a_rival_that_is_the_last_attempt_goes_on_as_well(
+    upstreams: list[RawUpstream], tmp_path_factory: pytest.TempPathFactory, *, is_in_stream: bool
+) -> None:
+    """No further attempt may begin, but this one has."""
+    has_rival, may_go = threading.Event(), threading.Event()
+
+    def first(request: Request, wire: Wire) -> None:
+        assert has_rival.wait(10)
+        if is_in_stream:
+            wire.begin_stream()
+            wire.chunk(event("error", '{"type":"error","error":{"type":"overloaded_error","message":"no"}}'))
+        else:
+            wire.send(error_answer("529 Overloaded", "overloaded_error", "connection: close"))
+        wire.wait_gone(10)
+        may_go.set()
+
+    def rival(request: Request, wire: Wire) -> None:
+        has_rival.set()
+        if may_go.wait(10):
+            stream_answer(request, wire)
+
+    upstreams[0].answer, upstreams[1].answer = first, rival
+    providers = [
+        provider(name, one.url, priority=at) for at, (name, one) in enumerate(zip("ab", upstreams, strict=True))
+    ]
+    routing = {"hedging": {"after": "100ms", "max_share": "100%"}, "cooldown": "0s", "max_attempts": 2}
+    with relaying(tmp_path_factory.mktemp("last"), config(*providers, routing=routing)) as relay:
+        answer, attempts = ask(relay)
+
+    assert (answer.status, answer.body) == (200, WHOLE)
+    assert attempts == [("a", "stream_error" if is_in_stream else "overloaded"), ("b", "")]

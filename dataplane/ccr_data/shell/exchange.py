@@ -327,9 +327,12 @@ class Exchange(Answering):
         return adjusted(request, target.generation) if target.generation is not None else request
 
     def _has_alternative(self) -> bool:
+        """Whether another attempt may begin, or has."""
+        if self._rival is not None:
+            return True
         policy = self._snapshot.relay
         return (
-            (bool(self._targets) or self._rival is not None)
+            bool(self._targets)
             and len(self.record.attempts) < policy.max_attempts
             and perf_counter() - self._began_s - self.record.queued_s < policy.failover_timeout_s
         )
