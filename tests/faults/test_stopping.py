@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import signal
 import threading
 import time
 from pathlib import Path
 
 from support.load import Call, Load, SteadyUpstream, at_work, steady_load
-from support.relay import config, provider, relaying
+from support.relay import AUTH, BODY, STREAM_BODY, client, config, provider, records, relaying
 from support.serving import Relay, until
+from support.upstream import EVENTS, RawUpstream, Request, Wire
 
 
 def relay_config(upstream: SteadyUpstream, drain: str = "20s") -> str:
@@ -84,3 +86,35 @@ def test_workers_are_replaced_without_losing_a_request(tmp_path: Path, upstream:
         assert sorted(upstream.numbers) == sorted(call.number for call in load.calls), "each went upstream once"
         assert all(event["is_drained"] for event in relay.events("node_stopped"))
         assert relay.events("child_ended") == relay.events("child_killed") == []
+
+
+def test_what_takes_longer_than_a_worker_may_wait_is_ended_in_order(tmp_path: Path) -> None:
+    """Claude Code asks again at an error event and at 503; a connection that just breaks says nothing. Nobody is blamed."""
+
+    def endless(request: Request, wire: Wire) -> None:
+        if b'"stream":true' in request.body:
+            wire.begin_stream()
+            wire.chunk(b"".join(EVENTS[:4]))
+        wire.wait_gone(20)
+
+    with RawUpstream(endless) as one:
+        text = config(provider("one", one.url), server={"drain_timeout": "1s"})
+        with relaying(tmp_path, text) as relay, client(relay) as streaming, client(relay) as waiting:
+            streaming.request("POST", "/v1/messages", STREAM_BODY, AUTH)
+            assert streaming.head().status == 200
+            waiting.request("POST", "/v1/messages", BODY, AUTH)
+            until(lambda: len(one.requests) == 2, "both are at the provider")
+            relay.signal(signal.SIGUSR2)
+            received = b""
+            while payload := streaming.payload():
+                received += payload
+            refused = waiting.answer()
+            until(lambda: len(records(relay)) == 2, "the records")
+            ended = {str(record["outcome"]): record["attempts"][0]["reason"] for record in records(relay)}  # type: ignore[index]
+
+    assert received.startswith(b"".join(EVENTS[:4]))
+    assert b"the stream of provider one was cut off" in received.rpartition(b"event: error\n")[2]
+    assert (refused.status, refused.header("retry-after")) == (503, "1")
+    assert json.loads(refused.body)["error"]["type"] == "api_error"
+    assert ended == {"broken": "stopped", "failed": "stopped"}
+    assert not relay.events("circuit_opened")

@@ -16,6 +16,7 @@ _NO_NEWS = (
     Reason.SIGNATURE,
     Reason.NOT_THERE,
     Reason.HEDGED,
+    Reason.STOPPED,
 )  # of a rate, or of nobody's
 
 

@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     CLIENT_LEFT = "client_left"
     SIGNATURE = "signature"  # 400 for thinking blocks; sent again without them
     NOT_THERE = "not_there"  # 404 for a batch or file; another account was asked
+    STOPPED = "stopped"  # the worker ended before the answer did
 
     @property
     def is_of_provider(self) -> bool:
@@ -65,6 +66,7 @@ _NOT_OF_PROVIDER = (
     Reason.SIGNATURE,
     Reason.HEDGED,
     Reason.NOT_THERE,
+    Reason.STOPPED,
 )
 
 

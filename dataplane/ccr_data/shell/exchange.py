@@ -85,7 +85,12 @@ SERVED, FAILED, BROKEN = Outcome.SERVED, Outcome.FAILED, Outcome.BROKEN
 KEPT = PinUse.KEPT
 MESSAGES = Endpoint.MESSAGES
 _HOMED = (Endpoint.BATCHES, Endpoint.FILES)
-_BROKE = {Reason.IDLE_TIMEOUT: "fell silent", Reason.TOTAL_TIMEOUT: "did not finish in time"}
+_BROKE = {
+    Reason.IDLE_TIMEOUT: "fell silent",
+    Reason.TOTAL_TIMEOUT: "did not finish in time",
+    Reason.STOPPED: "was cut off, because the relay is stopping or starting anew",
+}
+_WENT_ON = (Reason.CLIENT_LEFT, Reason.STOPPED)  # the provider was at work, and may have it paid
 
 
 class Exchange(Answering):
@@ -385,7 +390,7 @@ class Exchange(Answering):
         attempt.total_s = now_s - attempt.began_s
         part = self._part
         is_unserved = self._state is not RELAYING or self.record.status != 200
-        if part is not None and is_unserved and reason is not None and reason is not Reason.CLIENT_LEFT:
+        if part is not None and is_unserved and reason is not None and reason not in _WENT_ON:
             self._part = None
             part.refund(now_s, is_sent=reason is not Reason.CONNECT)
             self._relay.waiting.wake()
@@ -966,6 +971,22 @@ class Exchange(Answering):
         self._out.clear()
         self.record.outcome = Outcome.CLIENT_LEFT
         self._account()
+
+    def stop(self) -> None:
+        """The worker ends, and waits no longer: tell the client, so that it asks again."""
+        if self._state is RELAYING:
+            self._break(Reason.STOPPED)
+        elif self._state is not OVER:
+            if self._attempt is not None:
+                self._end_attempt(Reason.STOPPED)
+            elif self._relay.waiting.is_busy:
+                self._relay.waiting.leave(self)
+            self._detach()
+            self._drop_held()
+            self.record.outcome = FAILED
+            message = "the relay is stopping or starting anew, and this took too long; ask again"
+            self._send_error(503, "api_error", message, b"retry-after: 1\r\n")
+            self._finish(closes=True)
 
     # --- the end --------------------------------------------------------------------------------------------------
 

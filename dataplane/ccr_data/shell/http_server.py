@@ -512,6 +512,8 @@ class Server:
                     empty = 0 if self.relay.exchanges or self.connections else empty + 1
                     await asyncio.sleep(0.02)
         except TimeoutError:
+            for exchange in tuple(self.relay.exchanges):
+                exchange.stop()
             return False
         finally:
             for connection in tuple(self.connections):

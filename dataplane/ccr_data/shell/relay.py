@@ -471,7 +471,7 @@ class Relay:
 
 
 _UNROUTED = (Unauthorized, TooManyStrangers, FromWebPage, NoSuchEndpoint, WrongMethod, BodyTooLarge, HeadTooLarge)
-_NOBODYS_FAULT = (Reason.SIGNATURE, Reason.HEDGED, Reason.NOT_THERE)
+_NOBODYS_FAULT = (Reason.SIGNATURE, Reason.HEDGED, Reason.NOT_THERE, Reason.STOPPED)
 _NOTHING: frozenset[bytes] = frozenset()
 _OPEN = frozenset((b"/", b"/health", b"/ready", b"/api/hello"))
 
