@@ -41,6 +41,7 @@ from ccr_control.core.leases import Leases
 from ccr_control.core.overlay import key_resource
 from ccr_control.core.sightings import Sightings
 from ccr_control.core.stats import Stats
+from ccr_control.core.supervision import STARTED_AGAIN
 from ccr_control.services.access import AccessServicer
 from ccr_control.services.config import ConfigServicer
 from ccr_control.services.events import EventServicer
@@ -76,6 +77,7 @@ from ccr_control.shell.paths import (
 )
 from ccr_control.shell.prober import Prober
 from ccr_control.shell.publisher import Publisher
+from ccr_control.shell.resuming import resumed
 from ccr_control.shell.revisions import Revisions
 from ccr_control.shell.sealing import lazily
 from ccr_control.shell.spending import SpendingKeeper
@@ -106,10 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     env = dict(os.environ)
     try:
-        file = ConfigFile(config_file(options.config, env), env, time.time)
+        path = config_file(options.config, env)
+        found = None if STARTED_AGAIN in env else ConfigFile(path, env, time.time)
         state = state_dir(options.state_dir, env)
-        with locked(state), logging_to(log_format=options.log_format or file.revision.config.server.log_format):
-            _runner(serve(file, state, env, options.workers))
+        with locked(state):
+            file = found or resumed(path, state, env)
+            with logging_to(log_format=options.log_format or file.revision.config.server.log_format):
+                _runner(serve(file, state, env, options.workers))
     except (ConfigInvalid, SnapshotInvalid, NoConfig) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG

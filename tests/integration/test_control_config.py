@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from ccr_control.core.supervision import STARTED_AGAIN
 from ccr_control.shell.watcher import LOOK_ANYWAY_MS
 from ccr_rpc.v1 import config_pb2, config_pb2_grpc, routes_pb2, routes_pb2_grpc
 from support.control import CONFIG, Control, running_control, until
@@ -212,6 +213,51 @@ async def test_whatever_only_a_start_binds_is_named(scene: Scene, moved: str, na
     config = await scene.config()
     assert config.loaded_at != before
     assert list(config.restart_needed) == [name]
+
+
+async def kept(control: Control, number: int) -> None:
+    """Wait until a revision is in force and in the store."""
+    async with control.channel() as channel:
+        stub = config_pb2_grpc.ConfigServiceStub(channel)
+
+        async def is_kept() -> bool:
+            return (await stub.GetConfig(config_pb2.GetConfigRequest())).revision == number
+
+        await until(is_kept, f"revision {number}")
+
+
+async def test_a_control_plane_that_starts_again_takes_what_was_in_force(tmp_path: Path) -> None:
+    """A mistake that was saved an hour ago shows only then, and workers need circuits, budgets and credentials all the same.
+
+    Whoever starts the relay is told at once instead.
+    """
+    async with running_control(tmp_path, labelled("first")) as control:
+        await kept(control, 1)
+        control.kill()
+        for number, wrong in enumerate((BAD, None), 1):
+            if wrong is None:
+                control.config_path.unlink()
+            else:
+                control.config_path.write_text(wrong)
+            control.env = {}
+            control.launch()
+            assert await control.exited() == 78
+            control.env = {STARTED_AGAIN: "1"}
+            await control.start()
+            async with control.channel() as channel, FakeNode(channel).watching() as node:
+                scene = Scene(control, channel, node)
+                await scene.shows(("first", "mended")[number - 1])
+                await until(lambda: control.event("config_refused"), "the refusal")
+                assert (await scene.config()).refusal.problems
+                scene.save(labelled(("mended", "mended-again")[number - 1]))
+                await scene.shows(("mended", "mended-again")[number - 1])
+                assert not (await scene.config()).refusal.problems
+                await kept(control, number + 1)
+            control.kill()
+        control.config_path.write_text(BAD)
+        (control.state_dir / "store.key").unlink()
+        control.launch()
+        assert await control.exited() == 78, "without anything that could be read in its place"
 
 
 async def test_certificates_are_found_beside_the_file_by_everything_that_reads_it(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_hopeless_first_start_ends_everything(exit_code: int) -> None:
 
 @pytest.mark.parametrize("exit_code", [69, 78])
 def test_a_later_start_is_never_hopeless(exit_code: int) -> None:
-    """Workers go on serving while an edit that broke the configuration keeps ccr-control from coming back."""
+    """Workers go on serving, whatever keeps ccr-control from coming back."""
     assert isinstance(after_end(crash(exit_code), POLICY), Restart)
 
 

@@ -16,6 +16,9 @@ EXIT_USAGE = 2  # as argparse
 HOPELESS_EXITS = frozenset({EXIT_CANNOT_LISTEN, EXIT_BAD_CONFIG})
 """At its first start a program that ends so has told the operator what to mend; trying again would hide it."""
 
+STARTED_AGAIN = "CCR_STARTED_AGAIN"
+"""Set in the environment of a program that ran before under the same supervisor: the relay is in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccr_control.core.supervision import Ended, GiveUp, Restart, RestartPolicy, after_end, words_for
+from ccr_control.core.supervision import STARTED_AGAIN, Ended, GiveUp, Restart, RestartPolicy, after_end, words_for
 from ccr_control.shell.log import Log
 
 _SHIM = Path(__file__).with_name("die_with_parent.py")
@@ -59,7 +59,7 @@ class Keeper:
         try:
             while not self._stopping.is_set():
                 began_s = time.monotonic()
-                exit_code = await self._run_once()
+                exit_code = await self._run_once(is_first)
                 if self._stopping.is_set():
                     return
                 lived_s = time.monotonic() - began_s
@@ -82,10 +82,10 @@ class Keeper:
         finally:
             self._ended.set()
 
-    async def _run_once(self) -> int:
+    async def _run_once(self, is_first: bool) -> int:
         """Start the program and wait for its end. Returns its exit code, EX_OSERR if it could not be started."""
         try:
-            process = await self._start()
+            process = await self._start(is_first)
         except OSError as error:  # too many processes, no memory, or an upgrade has just removed the interpreter
             log.error("child_not_started", child=self.name, problem=error.strerror or str(error))  # noqa: TRY400
             return os.EX_OSERR
@@ -98,14 +98,14 @@ class Keeper:
         finally:
             self._process = None
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self, is_first: bool) -> asyncio.subprocess.Process:
         shim = (sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()))
         return await asyncio.create_subprocess_exec(
             *shim,
             *self._program.command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=2,  # what they print is log; our own stdout stays clean
-            env=self._program.env,
+            env=self._program.env if is_first else {**self._program.env, STARTED_AGAIN: "1"},
             pass_fds=self._program.inherits,
             start_new_session=True,
         )

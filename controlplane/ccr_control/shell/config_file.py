@@ -95,12 +95,18 @@ def with_overlay(revision: Revision, overlay: Overlay) -> Revision:
 class ConfigFile:
     """The file, its revision in force, what was changed on top of it, and the last refusal."""
 
-    def __init__(self, path: Path, env: Mapping[str, str], now: Callable[[], float]) -> None:
-        """Raises ConfigInvalid or SnapshotInvalid if the file cannot be used."""
+    def __init__(
+        self, path: Path, env: Mapping[str, str], now: Callable[[], float], in_place: str | None = None
+    ) -> None:
+        """`in_place` is in force until the file is looked at and can be used.
+
+        Raises ConfigInvalid or SnapshotInvalid if the file, or what is in its place, cannot be used.
+        """
         self.path = path
         self._env, self._now = env, now
-        content = _read(path)
-        self._content: bytes | None = content  # what was looked at last; None: it could not be read
+        content = _read(path) if in_place is None else in_place.encode()
+        # what was looked at last; None: it could not be read, or was not looked at yet
+        self._content: bytes | None = content if in_place is None else None
         self.changing = asyncio.Lock()  # held by whoever changes what is in force
         self.refusal: Refusal | None = None
         self.revision = self.in_force = self._first = self._revise(content)

@@ -28,7 +28,7 @@ from ccr_control.store.change_tables import Kept, KeptRevision
 KEEP_AGAIN_S = 1.0
 TEXT = "<text>"
 BY_FILE = "file"
-_PURPOSE = "revision"
+PURPOSE = "revision"  # of what is sealed
 
 log = Log("revisions")
 
@@ -126,7 +126,7 @@ class Revisions:
         return numbered
 
     def _kept(self, revision: Revision, text: str, by: str, fmt: ConfigFormat, rolled_back_to: int = 0) -> KeptRevision:
-        sealed = self._sealer().seal(text, _PURPOSE)
+        sealed = self._sealer().seal(text, PURPOSE)
         lines = len(text.splitlines())
         return KeptRevision(self._now(), revision.config_hash, by, lines, rolled_back_to, fmt, sealed)
 
@@ -142,7 +142,7 @@ class Revisions:
         if found is None or number < 0:
             raise NoSuchThing("NO_SUCH_REVISION", f"there is no revision {number}")
         try:
-            text = await asyncio.to_thread(lambda: self._sealer().unseal(found.sealed, _PURPOSE))
+            text = await asyncio.to_thread(lambda: self._sealer().unseal(found.sealed, PURPOSE))
         except Unreadable as error:
             raise NotPossible("REVISION_UNREADABLE", f"revision {number} cannot be read: {error}") from error
         return text, cast("ConfigFormat", found.format)
