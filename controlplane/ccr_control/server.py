@@ -33,6 +33,7 @@ from ccr_rpc.v1 import (
     usage_pb2_grpc,
 )
 
+from ccr_control.core.builtin import FILE_NAME
 from ccr_control.core.errors import ConfigInvalid, SnapshotInvalid
 from ccr_control.core.fleet import Fleet
 from ccr_control.core.health import Event as CircuitEvent
@@ -174,7 +175,8 @@ async def serve(  # noqa: PLR0915 - it only wires
     doorman = Doorman(token(state), time.time, _telling_of_guesses(events))
     sealer = lazily(state.sealing_key)
     changes = Changes(file, publisher, store, events, sealer, doorman, time.time)
-    revisions = Revisions(file, publisher, changes, events, sealer, env, time.time)
+    is_builtin = file.path == state.path / FILE_NAME
+    revisions = Revisions(file, publisher, changes, events, sealer, env, time.time, is_builtin=is_builtin)
     file.applied, file.refused = revisions.note, revisions.refused
     leasing = Leasing(
         Leases(time.monotonic(), int(time.time() * 1000), workers or file.revision.config.server.workers),

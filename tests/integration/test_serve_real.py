@@ -143,6 +143,26 @@ def test_a_reload_takes_effect_and_a_bad_one_does_not(tmp_path: Path) -> None:
             assert secret not in relay.output
 
 
+def test_what_is_applied_to_the_built_in_configuration_is_said_to_pass(tmp_path: Path) -> None:
+    """The next start writes that file anew. Whoever reads only that a revision is in force has lost it then."""
+    with served(tmp_path, None, *DEMO, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        text = (relay.state / "builtin.yaml").read_text()
+        mine = tmp_path / "mine.yaml"
+        mine.write_text(text + "ledger: {keep: 30d}\n")
+        for more in (("--dry-run",), ()):
+            done = ccr("config", "apply", str(mine), *more, "--state-dir", str(relay.state))
+            assert done.returncode == 0, done.stderr
+            assert "writes this file anew" in done.stderr
+    own = tmp_path / "own"
+    own.mkdir()
+    with served(own, CONFIG, command=REAL_SERVE) as relay:
+        relay.wait_ready()
+        mine.write_text(CONFIG + "ledger: {keep: 30d}\n")
+        done = ccr("config", "apply", str(mine), "--state-dir", str(relay.state))
+        assert (done.returncode, "anew" in done.stderr) == (0, False), done.stderr
+
+
 def test_what_waits_for_a_restart_is_named_after_the_control_plane_was_restarted(tmp_path: Path) -> None:
     """An upgrade kills the control plane; the next one has to know what `ccr serve` and the workers were started with."""
     with served(tmp_path, CONFIG, command=REAL_SERVE) as relay:

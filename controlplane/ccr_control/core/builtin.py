@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from ccr_control.core.addresses import Address
 
+FILE_NAME = "builtin.yaml"
+"""In the state directory. It is written again at every start without a configuration."""
+
 _HEADER = """\
 # Written by `ccr serve`, because it found no configuration. It is written again at every such start:
 # `ccr config init` makes one of your own.

@@ -29,6 +29,10 @@ KEEP_AGAIN_S = 1.0
 TEXT = "<text>"
 BY_FILE = "file"
 PURPOSE = "revision"  # of what is sealed
+_PASSING = (
+    "in force until the relay is started again without a configuration, which writes this file anew: "
+    "to keep a text make it a file of your own, and start with --config"
+)
 
 log = Log("revisions")
 
@@ -64,9 +68,13 @@ class Revisions:
         sealer: Callable[[], Sealer],
         env: Mapping[str, str],
         now: Callable[[], float],
+        *,
+        is_builtin: bool,
     ) -> None:
+        """`is_builtin`: the file is one of `ccr serve`, which writes it again at every start."""
         self._file, self._publisher, self._changes, self._events = file, publisher, changes, events
         self._sealer, self._env, self._now = sealer, env, now
+        self._passing = (Problem(str(file.path), 0, 0, "", _PASSING),) if is_builtin else ()
         self._waiting: list[tuple[Revision, str]] = []  # revisions by the file, with their texts, that are not kept yet
         self._is_waiting = asyncio.Event()
         self._newest: KeptRevision | None = None
@@ -220,7 +228,8 @@ class Revisions:
             differs = await asyncio.to_thread(
                 difference, before.config, revision.config, f"revision {self.number}", name
             )
-            applied = Applied(None, (), revision.warnings, differs.diff, tuple(file.restart_needed_with(revision)))
+            warnings = (*self._passing, *revision.warnings)
+            applied = Applied(None, (), warnings, differs.diff, tuple(file.restart_needed_with(revision)))
             if dry_run:
                 return applied
             if text == file.text and file.refusal is None:

@@ -77,6 +77,6 @@ def _listens(relay: Address | None) -> builtin.Listens:
 
 
 def _written(state: StateDir, text: str) -> Path:
-    file = state.path / "builtin.yaml"
+    file = state.path / builtin.FILE_NAME
     write_private(file, text)
     return file
