@@ -143,6 +143,7 @@ async def serve(  # noqa: PLR0915 - it only wires
         stats.begin(opened.totals, opened.today, time.time())
         keeper.restore(opened.remembered)
         spending.begin(opened.spent)
+        alerts.begin(opened.kept.alerted, time.time())
         publisher.note_used(opened.last_version)
 
     store = Store(state.database, Database.open, time.time, take_up)

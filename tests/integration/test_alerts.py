@@ -14,6 +14,7 @@ from ccr_control.core.config import load
 from ccr_control.core.errors import ConfigInvalid
 from ccr_control.shell.alerts import is_public
 from ccr_rpc.v1 import events_pb2, events_pb2_grpc
+from support.clock import Clock
 from support.control import CONFIG, Control, running_control, until
 from support.fake_node import FakeReporter, batch, record
 from support.tls import Certificates, make_certificates
@@ -75,6 +76,36 @@ async def test_a_budget_is_told_of_once_when_it_is_near_and_once_when_it_is_spen
             assert told == await alerts(control) == [(near, place), (reached, place)]
             assert "60% of it is used" in got[0]["text"]
             assert "s3cret-part" not in control.log_text()
+
+
+async def test_a_restart_does_not_tell_again_what_was_told(tmp_path: Path) -> None:
+    """An upgrade would wake everybody whose clients had spent their budgets hours ago."""
+    clock = Clock(tmp_path)
+    noon_s = int(time.time()) // 86_400 * 86_400 + 43_200
+    clock.set(noon_s - int(time.time()))  # an hour later it is the same day
+    both = AUTH.replace("[{", "[{name: ci, key: key-of-the-ci, budget: {day: 1 USD}}, {")
+    async with running_control(tmp_path / "control", f"{CONFIG}{both}", clock.env) as control:
+        await spends(control, "laptop", 1, noon_s)
+        assert await alerts(control) == [("budget.reached", "clients/laptop/budget/day")]
+        control.kill()
+        clock.set(noon_s + 3600 - int(time.time()))
+        await control.start()
+        await spends(control, "ci", 2, noon_s)
+        told = ("clients/laptop/budget/day", "clients/ci/budget/day")
+        assert await alerts(control) == [("budget.reached", resource) for resource in told]
+
+
+async def spends(control: Control, client: str, number: int, at_s: int) -> None:
+    """A client spends its budget, and people are told."""
+    made = record(started_at_s=at_s, request_id=f"r{number}", client=client)
+    made.tokens.output = 100_000
+    async with control.channel() as channel, FakeReporter(channel).reporting() as reporter:
+        await reporter.report(batch(number, made))
+
+        async def is_told() -> bool:
+            return f"clients/{client}/budget/day" in [resource for _, resource in await alerts(control)]
+
+        await until(is_told, "it is told", 20)
 
 
 async def test_a_webhook_on_this_machine_is_not_called_unless_that_is_allowed(tmp_path: Path) -> None:

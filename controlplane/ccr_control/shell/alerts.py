@@ -90,6 +90,10 @@ class AlertKeeper:
         self._alerts = Alerts()
         self._send: Sender = send or post
 
+    def begin(self, events: Iterable[Event], now_s: float) -> None:
+        """A store was opened, with these alerts in it: they are not told again by every restart."""
+        self._alerts.resume(events, now_s)
+
     async def run(self) -> None:
         """Look and send, until cancelled."""
         async with asyncio.TaskGroup() as tasks:

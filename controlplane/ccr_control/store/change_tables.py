@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_of ON events (kind, number);
 """
 _EVENTS = "SELECT kind, action, resource, actor, before_json, after_json, message, at, number FROM events"
+_NEWEST_ALERTS = "SELECT max(number) FROM events WHERE kind = 'alert' GROUP BY resource"
 _REVISION = "SELECT number, applied_at, config_hash, applied_by, lines, rolled_back_to, format, sealed FROM revisions"
 
 
@@ -87,6 +88,7 @@ class Kept:
     tokens: tuple[KeptToken, ...] = ()
     newest: KeptRevision | None = None
     last_event: int = 0
+    alerted: tuple[Event, ...] = ()  # the newest alert about each thing, oldest first
 
 
 class ChangeTables:
@@ -101,7 +103,10 @@ class ChangeTables:
     def kept(self) -> Kept:
         """Everything but old revisions and events."""
         last = self._connection.execute("SELECT max(number) FROM events").fetchone()[0]
-        return Kept(tuple(self._overlay()), tuple(self._tokens()), self.revision(0), last or 0)
+        alerted = self._connection.execute(f"{_EVENTS} WHERE number IN ({_NEWEST_ALERTS}) ORDER BY number")
+        return Kept(
+            tuple(self._overlay()), tuple(self._tokens()), self.revision(0), last or 0, tuple(map(_event, alerted))
+        )
 
     def keep_overlay(self, entries: Iterable[KeptEntry], events: Sequence[Event]) -> list[Event]:
         """The overlay as it is from now on, and what there is to say about it. Returns the events with their numbers."""
