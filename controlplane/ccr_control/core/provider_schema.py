@@ -65,7 +65,7 @@ class KeyConfig(Section):
     """One credential of a provider."""
 
     label: Label | None = None
-    """Public name. Absent: `key-1`, `key-2`, … by position."""
+    """Public name. Absent: `key-1`, `key-2`, … by position, which is what changes at run time then follow."""
     key: Credential | None = None
     """The credential, best as `${VARIABLE}`. Instead of it, where a cloud takes that: `aws`, `entra` or `google`."""
     aws: AwsConfig | None = None
