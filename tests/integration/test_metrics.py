@@ -137,4 +137,6 @@ async def test_a_port_that_is_taken_is_no_reason_not_to_start(tmp_path: Path) ->
         assert ready is not None
         taken = WITH_METRICS.replace('metrics_listen: "127.0.0.1:0"', f'metrics_listen: "{ready["metrics"]}"')
         async with running_control(tmp_path / "second", taken) as second:
-            assert second.event("metrics_unavailable")
+            event = second.event("metrics_unavailable")
+            assert event is not None
+            assert "(control.metrics_listen)" in event["problem"]

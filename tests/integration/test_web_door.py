@@ -429,6 +429,7 @@ async def test_a_taken_port_does_not_keep_the_control_plane_from_starting(tmp_pa
         event = control.event("web_unavailable")
         assert event is not None
         assert str(port) in event["problem"]
+        assert "(control.web_listen)" in event["problem"], "another setting would move the relay"
         assert (control.state_dir / "web.address").read_text().strip() == ""
 
 

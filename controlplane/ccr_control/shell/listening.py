@@ -19,13 +19,13 @@ _RETRY_EVERY_S = 0.05
 _Address = tuple[Any, ...]  # as getaddrinfo says it: its shape depends on the family
 
 
-def listen(host: str, port: int, *, patience_s: float = 0.0) -> socket.socket:
+def listen(host: str, port: int, *, patience_s: float = 0.0, setting: str = "server.listen") -> socket.socket:
     """A socket that listens on the address; a port of 0 takes any free one.
 
     Of several addresses of a host name the first IPv4 one is taken. Tries for `patience_s` while the port is taken.
-    Raises CannotStart, with one line that names the address and what to do.
+    Raises CannotStart, with one line that names the address and what to do: `setting` says where else to listen.
     """
-    family, address = _resolved(host, port)
+    family, address = _resolved(host, port, setting)
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
@@ -34,16 +34,16 @@ def listen(host: str, port: int, *, patience_s: float = 0.0) -> socket.socket:
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
                 time.sleep(_RETRY_EVERY_S)
                 continue
-            raise CannotStart(f"cannot listen on {shown(host, port)}: {_why(error, host, port)}") from error
+            raise CannotStart(f"cannot listen on {shown(host, port)}: {_why(error, host, port, setting)}") from error
 
 
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, _Address]:
+def _resolved(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, _Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise CannotStart(
             f"cannot listen on {shown(host, port)}: the name {host!r} has no address ({error.strerror}); "
-            "use an IP address of this machine in server.listen"
+            f"use an IP address of this machine in {setting}"
         ) from error
     found.sort(key=lambda one: one[0] != socket.AF_INET)  # stable: IPv4 first, otherwise as the resolver says
     return found[0][0], found[0][4]
@@ -75,16 +75,17 @@ def reachable_at(listening: socket.socket) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _why(error: OSError, host: str, port: int, setting: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             owner = _owner_of(port)
             who = f"by {owner}" if owner else "by another program"
-            return f"the port is taken {who}; stop it or listen elsewhere (server.listen, or --listen)"
+            option = ", or --listen" if setting == "server.listen" else ""
+            return f"the port is taken {who}; stop it or listen elsewhere ({setting}{option})"
         case errno.EACCES | errno.EPERM:
-            return "no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE; change server.listen"
+            return f"no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE; change {setting}"
         case errno.EADDRNOTAVAIL:
-            return f"this machine has no address {host}; change server.listen"
+            return f"this machine has no address {host}; change {setting}"
         case _:
             return error.strerror or str(error)
 

@@ -20,6 +20,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STOP_WITHIN_S = 1.0
 _LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 
+_SETTING = "control.metrics_listen"
+
 log = Log("metrics")
 
 
@@ -58,9 +60,9 @@ def is_at_home(host: str) -> bool:
 
 async def _listen(runner: web.AppRunner, address: Address) -> Address | None:
     try:
-        listening = listen(address.host, address.port)
+        listening = listen(address.host, address.port, setting=_SETTING)
     except CannotStart as error:
-        log.warning("metrics_unavailable", listen=str(address), problem=str(error), setting="control.metrics_listen")
+        log.warning("metrics_unavailable", listen=str(address), problem=str(error), setting=_SETTING)
         return None
     await web.SockSite(runner, listening).start()
     return Address(address.host, listening.getsockname()[1])

@@ -36,6 +36,8 @@ NODES_ONLY = frozenset(("ccr.rpc.v1.SnapshotService", "ccr.rpc.v1.UsageService")
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_SETTING = "control.web_listen"
+
 log = Log("web")
 
 
@@ -70,9 +72,9 @@ async def serving_web(
 def _listening(address: Address) -> socket.socket | None:
     """The socket of the door, None if the address cannot be had."""
     try:
-        return listen(address.host, address.port)
+        return listen(address.host, address.port, setting=_SETTING)
     except CannotStart as error:
-        log.warning("web_unavailable", listen=str(address), problem=str(error), setting="control.web_listen")
+        log.warning("web_unavailable", listen=str(address), problem=str(error), setting=_SETTING)
         return None
 
 
