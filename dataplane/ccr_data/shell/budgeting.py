@@ -15,7 +15,7 @@ from ccr_data.core.amounts import Scope
 from ccr_data.core.budget import Budget, Reservation
 from ccr_data.core.http1 import AnswerHead
 from ccr_data.core.limit_headers import MARK, limits_told, rest_asked, told_by
-from ccr_data.core.limits import MAX_CLASSES, Limits, model_class
+from ccr_data.core.limits import MAX_MEMO, Limits
 from ccr_data.core.snapshot import Snapshot, Target
 
 ORGANISATION = b"anthropic-organization-id"
@@ -113,16 +113,16 @@ class Budgeting:
         )
 
     def note_head(self, target: Target, model: str, head: AnswerHead, part: Reservation | None, now_s: float) -> None:
-        """An answer from one of our keys begins. Of a crowd of answers a few are enough: at most ten a second and budget."""
+        """An answer from one of our keys begins. Of a crowd of answers a few are enough: at most ten a second, account and model."""
         special = head.special
         organisation = special.get(ORGANISATION)
         if organisation and target.key is not None and not target.key.scope:
             self.limits.note_organisation(target.scope, organisation[:_MAX_NAME].decode("latin-1"), now_s)
         if MARK in special:
-            place = (target.scope, model_class(target.model or model))
+            place = (target.scope, target.model or model)  # what class that is of would be dearer to say
             if now_s - self._told_s.get(place, 0.0) < 0.1:
                 return
-            if len(self._told_s) >= MAX_CLASSES:
+            if len(self._told_s) >= MAX_MEMO:
                 self._told_s.clear()
             self._told_s[place] = now_s
             self.limits.note_told(target.scope, target.model or model, *limits_told(told_by(head)), part, now_s)
