@@ -160,3 +160,25 @@ def test_a_session_stays_with_one_of_several_models_of_a_provider(tmp_path: Path
 
     assert len(asked) == 12
     assert sorted(model for _, model in set(asked)) == ["first", "second", "third"]
+
+
+def test_what_is_asked_beside_a_conversation_does_not_move_it(tmp_path: Path) -> None:
+    """Its titles are made elsewhere, by the same model's name. Each of the two stays where it is."""
+    routes = [{"name": "background", "match": {"request_class": "background"}, "to": [{"provider": "cheap"}]}]
+    main = BODY.replace(b'"messages"', b'"tools":[{"name":"x","input_schema":{"type":"object"}}],"messages"')
+    with RawUpstream() as home, RawUpstream() as cheap:
+        providers = [provider("home", home.url), provider("cheap", cheap.url, priority=1)]
+        text = config(*providers, routing={"routes": routes})
+        with relaying(tmp_path, text) as relay, client(relay) as connection:
+            asked = [
+                connection.ask("POST", "/v1/messages", body, AUTH, SESSION + "6").header("x-cc-relay-provider")
+                for body in (main, BODY, main, BODY, main)
+            ]
+            told = [
+                ccr("route", "--model", "claude-test", "--session", SESSION.partition(": ")[2] + "6", *more).stdout
+                for more in (("--tools", "--state-dir", str(relay.state)), ("--state-dir", str(relay.state)))
+            ]
+
+    assert asked == ["home", "cheap", "home", "cheap", "home"]
+    assert "would go to home" in told[0]
+    assert "would go to cheap" in told[1]

@@ -22,7 +22,7 @@ from ccr_data.core.matching import BYTES_PER_TOKEN, Asked
 from ccr_data.core.pins import Pin, Pins, key_of
 from ccr_data.core.records import Decision
 from ccr_data.core.routing import Needs, NodeState, Roll, plan
-from ccr_data.core.snapshot import AuthPolicy, KeyState, RoutedModel, Snapshot, Target
+from ccr_data.core.snapshot import AuthPolicy, KeyState, Route, RoutedModel, Snapshot, Target
 
 _AGENT, _SESSION = b"x-claude-code-agent-id", b"x-claude-code-session-id"
 _MAX_NAME = 256  # as of what real requests name
@@ -89,7 +89,7 @@ def explain(of: Hypothetical, view: View, roll: Roll) -> Explained:
     name, strategy = routed.route.name, routed.route.strategy
     passed_over: list[tuple[str, str]] = []
     try:
-        node, pin = view.node.looked_at(has_secrets=view.has_secrets), _pin(of, view, shown)
+        node, pin = view.node.looked_at(has_secrets=view.has_secrets), _pin(of, view, shown, routed.route)
         planned = plan(routed, of.model, shown.needs, pin, node, view.now_s, roll, passed_over)
         _check_client(of, view, len(shown.asked.body))
     except RequestError as error:
@@ -166,11 +166,12 @@ def _body(of: Hypothetical, text: str) -> bytes:
     return msgspec.json.encode(body)
 
 
-def _pin(of: Hypothetical, view: View, shown: _Shown) -> Pin | None:
+def _pin(of: Hypothetical, view: View, shown: _Shown, route: Route) -> Pin | None:
     """The session's pin. A subagent has one of its own, by the id that Claude Code gives it."""
     if not shown.session or not view.snapshot.relay.has_session_affinity or (of.subagent and not shown.agent):
         return None
-    return view.pins.of(key_of(view.salt, shown.session, shown.agent, of.model[:_MAX_NAME]), view.now_s)
+    key = key_of(view.salt, shown.session, shown.agent, of.model[:_MAX_NAME], route.aside)
+    return view.pins.of(key, view.now_s)
 
 
 def _full_last(

@@ -49,6 +49,11 @@ class Conditions:
     tools: bool | None = None
     headers: tuple[tuple[str, str], ...] = ()  # lower-case name, pattern of the value
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether they hold only of what is asked beside a conversation (titles, summaries), never of the conversation itself."""
+        return bool(self.classes) and self.classes.isdisjoint((MAIN, SUBAGENT))
+
 
 class Asked:
     """What a request shows of itself."""

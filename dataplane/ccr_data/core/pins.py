@@ -104,10 +104,13 @@ class Pins:
             self._pins.popitem(last=False)
 
 
-def key_of(salt: bytes, session: str, agent: str, model: str) -> SessionKey:
-    """The name of a session's conversation: subagents have their own, and so has each model."""
-    text = f"{session}\n{agent}\n{model}".encode("utf-8", "replace")
-    return blake2b(text, digest_size=16, key=salt).digest()
+def key_of(salt: bytes, session: str, agent: str, model: str, aside: str = "") -> SessionKey:
+    """The name of a session's conversation: subagents have their own, and so has each model.
+
+    So has what a route takes `aside` (core/matching.py): where titles are made says nothing of where the conversation lives.
+    """
+    text = f"{session}\n{agent}\n{model}\n{aside}" if aside else f"{session}\n{agent}\n{model}"
+    return blake2b(text.encode("utf-8", "replace"), digest_size=16, key=salt).digest()
 
 
 def lifetime_s(tokens: Tokens, before: Pin | None) -> float:

@@ -364,6 +364,11 @@ class Route:
     strategy: Strategy
     conditions: Conditions | None = None  # None: nothing but the model counts
 
+    @property
+    def aside(self) -> str:
+        """Its name, if it takes only what is asked beside a conversation; else empty."""
+        return self.name if self.conditions is not None and self.conditions.is_aside else ""
+
 
 @dataclass(frozen=True, slots=True)
 class RelayPolicy:

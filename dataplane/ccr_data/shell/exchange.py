@@ -801,7 +801,7 @@ class Exchange(Answering):
         if mending is None or mending.target is not target:
             mending = Mending(target, (head, self._body, list(self._held)))
             if not self.session:
-                self.session = self._relay.name_conversation(self.record, request.body)
+                self.session = self._relay.name_conversation(self.record, request.body, self._snapshot)
         if not mending.learn(self._fitted(request, target).body, self._held):
             return False
         self._mending = mending

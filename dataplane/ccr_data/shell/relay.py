@@ -37,7 +37,7 @@ from ccr_data.core.pins import Pin, Pins, SessionKey, key_of, lifetime_s, wait_f
 from ccr_data.core.records import Decision, Endpoint, Outcome, PinUse, RateLimitSighting, Reason, Record
 from ccr_data.core.refusals import Refusals
 from ccr_data.core.routing import COOLING, Needs, NodeState, Plan, measured, plan
-from ccr_data.core.snapshot import AuthStyle, Snapshot, Strategy, Target
+from ccr_data.core.snapshot import AuthStyle, Route, Snapshot, Strategy, Target
 from ccr_data.core.strangers import PER_MINUTE, Strangers, network_of
 from ccr_data.core.thinking import has_thinking, reader_of, thoughts
 from ccr_data.providers.adapter import ClientRequest
@@ -221,7 +221,7 @@ class Relay:
             if not record.session and (routed.only_target is None or self.handovers):
                 record.session = name_of(body, record.client)
                 may_be_pinned = is_continued(body)
-            session = self._key(record)
+            session = self._key(record, routed.route)
             needs_documents = not routed.reads_documents and b'"document"' in body
             if routed.only_target is not None and endpoint is MESSAGES and admitted.own_token is None:
                 targets = [routed.only_target]
@@ -408,15 +408,16 @@ class Relay:
                 return wait_s
         return 0.0
 
-    def _key(self, record: Record) -> SessionKey:
+    def _key(self, record: Record, route: Route | None) -> SessionKey:
         if not record.session:
             return b""
-        return key_of(self._salt, record.session, record.agent, record.model_asked)
+        aside = route.aside if route is not None else ""
+        return key_of(self._salt, record.session, record.agent, record.model_asked, aside)
 
-    def name_conversation(self, record: Record, body: bytes) -> SessionKey:
+    def name_conversation(self, record: Record, body: bytes, snapshot: Snapshot) -> SessionKey:
         """Name a session that nobody has named, because there is something to remember of it."""
         record.session = name_of(body, record.client)
-        return self._key(record)
+        return self._key(record, next((route for route in snapshot.routes if route.name == record.route), None))
 
     def foreign_thinking(self, session: SessionKey, to: Target, model: str, body: bytes) -> frozenset[bytes]:
         """The marks of thinking blocks that a target cannot verify, as far as is known of the session."""
