@@ -291,12 +291,12 @@ def test_a_worker_that_starts_anew_knows_what_was_used(tmp_path: Path, upstream:
 
 
 def test_figures_of_accounts_follow_the_configuration(tmp_path: Path, upstream: RawUpstream) -> None:
-    """A limit that was raised is shown so before anybody asks, one that was taken away, or its account renamed, is not shown."""
+    """A limit that was raised is shown so before anybody asks, one that was taken away, or its account replaced, is not shown."""
     told = "anthropic-ratelimit-requests-limit: 50", "anthropic-ratelimit-requests-remaining: 49"
     upstream.answer = lambda _, wire: wire.send(json_answer(MESSAGE, "200 OK", *told))
 
     def text(scope: str, limit: int) -> str:
-        keys = [{"label": "a", "key": "sk-a", "scope": scope, **({"rpm_limit": limit} if limit else {})}]
+        keys = [{"label": "a", "key": f"sk-{scope}", "scope": scope, **({"rpm_limit": limit} if limit else {})}]
         return config(provider("p", upstream.url, keys=keys))
 
     def shown() -> dict[str, int]:

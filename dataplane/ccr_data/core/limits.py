@@ -101,6 +101,14 @@ class Limits:
         self._memo.clear()
         self._note_active()
 
+    def renamed(self, secrets: Mapping[Scope, frozenset[str]]) -> list[tuple[Scope, Scope]]:
+        """Scopes that are to go, and those that are to come with their keys: called otherwise, an account has used what it has."""
+        fresh = ((scope, holders) for scope, holders in secrets.items() if scope not in self._secrets)
+        homes = {(scope[0], one): scope for scope, holders in fresh for one in holders}
+        gone = [(scope, holders) for scope, holders in self._secrets.items() if scope not in secrets and holders]
+        found = [(scope, holders, homes.get((scope[0], min(holders)))) for scope, holders in gone]
+        return [(scope, home) for scope, holders, home in found if home is not None and holders <= secrets[home]]
+
     def _stated(self) -> dict[Scope, Allowance]:
         """What the configuration says of all accounts, in one pass: there may be thousands, and snapshots come often."""
         stated = dict(self._configured)
@@ -197,7 +205,10 @@ class Limits:
 
     def note_organisation(self, scope: Scope, organisation: str, now_s: float) -> None:
         """A key without a configured scope belongs to this organisation: what it used counts there."""
-        account = (scope[0], ORGANISATION_SCOPE + organisation)
+        self.note_account(scope, (scope[0], ORGANISATION_SCOPE + organisation), now_s)
+
+    def note_account(self, scope: Scope, account: Scope, now_s: float) -> None:
+        """What was used of the scope counts in this account."""
         if self._account_of.get(scope) == account:
             return
         self._account_of[scope] = account

@@ -40,7 +40,10 @@ class Budgeting:
         limits, holders, learned = snapshot.accounts
         self._spent_rest_s = snapshot.relay.spent_rest_s
         self._told_s.clear()
+        renamed = self.limits.renamed(holders)
         self.limits.configure(limits, holders, snapshot.relay.sharing_nodes)
+        for scope, account in renamed:
+            self.limits.note_account(scope, account, perf_counter())
         for scope, organisation in learned:  # what was used here moves there; who waits for the key waits there
             self.limits.note_organisation(scope, organisation, perf_counter())
         return True

@@ -85,3 +85,30 @@ def test_who_waits_for_an_account_that_is_gone_has_its_limits() -> None:
     assert room(node, before) == 20
     node.follow(snapshot(provider("p", Key("c", "s-c", "")), version=2))
     assert room(node, before) == 0
+
+
+def test_an_account_that_is_called_otherwise_has_used_what_it_has() -> None:
+    """Two labels get a scope, it gets another name, and back; each time the minute goes on, also for who waits by the name before."""
+    node = Budgeting()
+    before = told(1, "")
+    node.follow(before)
+    for target in targets(before):
+        for _ in range(2):
+            assert node.choose([target], "m", 100, perf_counter())[0] == 0
+    for version, scope in enumerate(("one", "other", "one"), 2):
+        now = told(version, scope)
+        node.follow(now)
+        assert node.choose(targets(now), "m", 100, perf_counter())[0] == 0
+    assert room(node, now) == 10 - 4 - 3
+    assert room(node, told(3, "other")) == 0
+
+
+def test_a_key_that_moves_to_another_account_takes_nothing_along() -> None:
+    """What was used of the two is the account's that it left; the other one has its own."""
+    node, before = Budgeting(), told(1, "one")
+    node.follow(before)
+    assert room(node, before) == 10
+    keys = (Key(label, f"s-{label}", scope, limits=LIMITS) for label, scope in (("a", "one"), ("b", "two")))
+    after = snapshot(provider("p", *keys), version=2)
+    node.follow(after)
+    assert room(node, after) == 10
