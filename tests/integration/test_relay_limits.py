@@ -155,12 +155,18 @@ def test_a_worker_that_was_idle_has_room_at_once(tmp_path: Path, upstream: RawUp
             first = [connection.ask("POST", "/v1/messages", BODY, AUTH).status for _ in range(6)]
         kept = tmp_path / "state" / "nodes"
 
-        def leases() -> list[int]:
-            found = [json.loads(path.read_bytes())["spent"] for path in kept.glob("*/budgets.json")]
-            return [budget[3][0] for spent in found for budget in spent if budget[3] is not None]
+        def leased() -> dict[str, list[list[int]]]:
+            """By worker: what it has used of its part, and that."""
+            found = {path.parent.name: json.loads(path.read_bytes())["spent"] for path in kept.glob("*/budgets.json")}
+            return {name: [budget[2], budget[3]] for name, (budget, *_) in found.items() if budget[3] is not None}
 
-        until(lambda: len(leases()) == 4, "all have a part, by what was asked for")
-        then = [ask(relay, 1)[0].status for _ in range(5)]
+        until(lambda: len(leased()) == 4, "all have a part, by what was asked for")
+        busy = next(relay.pids(name)[-1] for name, (used, _) in leased().items() if used[0])
+        os.kill(busy, signal.SIGSTOP)  # the others take what comes
+        try:
+            then = [ask(relay, 1)[0].status for _ in range(5)]
+        finally:
+            os.kill(busy, signal.SIGCONT)
 
     assert set(first + then) == {200}
     assert strict.refused == 0
