@@ -261,13 +261,18 @@ async def test_keys_come_change_and_go(tmp_path: Path) -> None:
         assert actions == ["key.add", "key.rotate", "key.update", "key.remove", "key.remove", "key.remove"]
 
 
+async def add_and_write_down(api: Api) -> None:
+    """A key comes by a command, and then the file has it, too."""
+    await api.keys.AddKey(keys_pb2.AddKeyRequest(provider="zai", label="new", secret=ADDED_SECRET))
+    zai = "{label: zai, key: not-a-real-zai-key}"
+    api.control.config_path.write_text(CONFIG.replace(zai, f"{zai}, {{label: new, key: {ADDED_SECRET}}}"))
+    await api.config.ReloadConfig(config_pb2.ReloadConfigRequest())
+
+
 async def test_an_added_key_that_was_put_into_the_file_can_still_be_changed(tmp_path: Path) -> None:
     """Keys come by a command, and move into the file later. One that leaks then has to be gone when the command says so."""
     async with changing(tmp_path) as api:
-        await api.keys.AddKey(keys_pb2.AddKeyRequest(provider="zai", label="new", secret=ADDED_SECRET))
-        zai = "{label: zai, key: not-a-real-zai-key}"
-        api.control.config_path.write_text(CONFIG.replace(zai, f"{zai}, {{label: new, key: {ADDED_SECRET}}}"))
-        await api.config.ReloadConfig(config_pb2.ReloadConfigRequest())
+        await add_and_write_down(api)
         disabled = await api.keys.UpdateKey(
             keys_pb2.UpdateKeyRequest(provider="zai", label="new", state=snapshot_pb2.KEY_STATE_DISABLED)
         )
@@ -288,10 +293,7 @@ async def test_an_added_key_that_was_put_into_the_file_can_still_be_changed(tmp_
 async def test_an_added_key_that_was_put_into_the_file_can_be_rotated_first(tmp_path: Path) -> None:
     """Another order of the same: nothing was changed of it since the file has it."""
     async with changing(tmp_path) as api:
-        await api.keys.AddKey(keys_pb2.AddKeyRequest(provider="zai", label="new", secret=ADDED_SECRET))
-        zai = "{label: zai, key: not-a-real-zai-key}"
-        api.control.config_path.write_text(CONFIG.replace(zai, f"{zai}, {{label: new, key: {ADDED_SECRET}}}"))
-        await api.config.ReloadConfig(config_pb2.ReloadConfigRequest())
+        await add_and_write_down(api)
         await api.keys.RotateKey(keys_pb2.RotateKeyRequest(provider="zai", label="new", secret=ROTATED_SECRET))
         assert key_of(await api.served(), "zai", "new").secret == ROTATED_SECRET
 

@@ -41,10 +41,10 @@ class Stamp(msgspec.Struct):
 class _File(Stamp):
     spent: list[Spent] = msgspec.field(default_factory=list)  # of accounts
     clients: list[Spent] = msgspec.field(default_factory=list)
+    learned: list[Learned] = msgspec.field(default_factory=list)  # of accounts' limits
     # Of a worker that had its successor: the same, and when it was used. Slots by their age.
     handed: list[Handed] = msgspec.field(default_factory=list)
     handed_clients: list[Handed] = msgspec.field(default_factory=list)
-    learned: list[Learned] = msgspec.field(default_factory=list)  # of accounts' limits
 
 
 CONSEQUENCE = "a worker that starts anew may use more than is left of its minute"
@@ -137,9 +137,7 @@ class KeptBudgets:
             if spent == self._written or self._is_handed_over:
                 return
             stamp = self._clocks.stamp()
-            accounts, clients, learned = spent
-            file = _File(stamp.at_s, stamp.boot, stamp.steady_s, accounts, clients, learned=learned)
-            await asyncio.to_thread(self._write, file)
+            await asyncio.to_thread(self._write, _File(stamp.at_s, stamp.boot, stamp.steady_s, *spent))
             self._written = spent
 
     async def hand_over(self, requests: int, waiting: int) -> Callable[[], None]:
@@ -149,21 +147,12 @@ class KeptBudgets:
         """
         async with self._disk:  # what is being written is older
             self._is_handed_over = True
-        spent, spent_by_clients, learned = await self._spent()
+        spent = await self._spent()
         stamp, now_s = self._clocks.stamp(), perf_counter()
         handed = await in_slices(self._limits.hand_over(requests, waiting, now_s))
         clients = await in_slices(self._clients.hand_over(requests, now_s))
         then = int(now_s * SLOTS_PER_S)
-        file = _File(
-            stamp.at_s,
-            stamp.boot,
-            stamp.steady_s,
-            spent,
-            spent_by_clients,
-            aged(handed, then),
-            aged(clients, then),
-            learned,
-        )
+        file = _File(stamp.at_s, stamp.boot, stamp.steady_s, *spent, aged(handed, then), aged(clients, then))
         return lambda: self._write(file)
 
     async def _spent(self) -> tuple[list[Spent], list[Spent], list[Learned]]:
